@@ -1,0 +1,277 @@
+"""Settings: frozen dataclasses read once from params.yaml, and where everything lies on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+MODALITIES = ("images", "audio")
+SOURCES = ("starter", "mnist-fsdd", "folder")
+BUDGETS = ("quick", "medium", "full")
+SPEECH_KINDS = ("cnn", "rnn", "lstm")
+
+
+class UserError(Exception):
+    """Something a person can put right; its text is one line that names the thing and says what was expected."""
+
+
+@dataclass(frozen=True)
+class Data:
+    source: str
+    mirror: str | None
+    folder: str | None
+    seed: int
+    shard_rows: int
+    image_side: int | None
+    sample_rate_hz: int | None
+    validation_share: float
+    gate_share: float
+    test_share: float
+
+
+@dataclass(frozen=True)
+class Checks:
+    max_quarantine_share: float
+
+
+@dataclass(frozen=True)
+class Training:
+    budget: str
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class PerBudget:
+    quick: int
+    medium: int
+    full: int
+
+    def of(self, budget: str) -> int:
+        return getattr(self, budget)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is built and optimised; the same fields serve every classifier."""
+
+    steps: PerBudget
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    optimizer: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class ExtractorRecipe(Recipe):
+    blocks: int
+    scene_s: float
+
+
+@dataclass(frozen=True)
+class SpeechClassifiers:
+    cnn: Recipe
+    rnn: Recipe
+    lstm: Recipe
+
+    def of(self, kind: str) -> Recipe:
+        return getattr(self, kind)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    scenes: PerBudget
+    seed: int
+    bootstrap: int
+
+
+@dataclass(frozen=True)
+class Promotion:
+    margin: float
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    drift_cron: str
+    retraining_cron: str
+    min_window: int
+    alpha: float
+    cooldown_hours: float
+
+
+@dataclass(frozen=True)
+class Serving:
+    max_body_mb: float
+    max_megapixels: float
+    max_audio_s: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Data
+    checks: Checks
+    training: Training
+    image_classifier: Recipe
+    speech_classifier: SpeechClassifiers
+    speech_extractor: ExtractorRecipe
+    evaluation: Evaluation
+    promotion: Promotion
+    monitoring: Monitoring
+    serving: Serving
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where everything lies under the project root; `source` picks the data folder."""
+
+    root: Path
+    source: str
+
+    def raw(self, modality: str) -> Path:
+        """Folder of Parquet shards."""
+        return self.root / "data" / self.source / "raw" / modality
+
+    def facts(self, modality: str) -> Path:
+        """One Parquet file, one measured row per item."""
+        return self.root / "data" / self.source / "facts" / f"{modality}.parquet"
+
+    def validated(self, modality: str) -> Path:
+        """Folder with verdict.json and quarantine.parquet."""
+        return self.root / "data" / self.source / "validated" / modality
+
+    def prepared(self, modality: str) -> Path:
+        """Folder with the packed arrays, index.parquet, meta.json and verdict.json."""
+        return self.root / "data" / self.source / "prepared" / modality
+
+    @property
+    def pipeline(self) -> Path:
+        """The dvc.yaml that makes this source's data; the default source's stands in the root."""
+        return self.root / "dvc.yaml" if self.source == "starter" else self.root / "sources" / self.source / "dvc.yaml"
+
+    @property
+    def candidates(self) -> Path:
+        """Folder with the latest trained model of every asset: image_classifier, speech_classifier/cnn, …"""
+        return self.root / "models" / "candidates"
+
+    @property
+    def bentoml(self) -> Path:
+        return self.root / "models" / "bentoml"
+
+    @property
+    def champion(self) -> Path:
+        """The pointer: a JSON file replaced in one step."""
+        return self.root / "models" / "champion.json"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def var(self) -> Path:
+        return self.root / "var"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.var / "checkpoints"
+
+    @property
+    def prediction_log(self) -> Path:
+        return self.var / "prediction_log"
+
+
+def project_root() -> Path:
+    """SEEHEAR_ROOT, else the nearest folder upwards that holds params.yaml, else the checkout this file lies in."""
+    if named := os.environ.get("SEEHEAR_ROOT"):
+        return Path(named).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    return Path(__file__).resolve().parents[1]
+
+
+ENVIRONMENT = {
+    "SEEHEAR_SOURCE": ("data", "source"),
+    "SEEHEAR_MIRROR": ("data", "mirror"),
+    "SEEHEAR_FOLDER": ("data", "folder"),
+    "SEEHEAR_BUDGET": ("training", "budget"),
+    "SEEHEAR_SEED": ("training", "seed"),
+    "SEEHEAR_DEVICE": ("training", "device"),
+}
+CHOICES = {
+    "data.source": SOURCES,
+    "training.budget": BUDGETS,
+    "training.device": ("auto", "cpu", "cuda"),
+    "image_classifier.optimizer": ("adamw", "sgd"),
+}
+
+
+def load_settings(root: Path | None = None) -> Settings:
+    """Settings of params.yaml with the environment's overrides.
+
+    Raises UserError naming the key where a key is unknown or missing, or a value has the wrong type or range.
+    """
+    import yaml
+
+    file = (root or project_root()) / "params.yaml"
+    try:
+        tree = yaml.safe_load(file.read_text()) or {}
+    except (OSError, yaml.YAMLError) as fault:
+        raise UserError(f"{file}: cannot be read as settings: {' '.join(str(fault).split())}") from None
+    for name, (section, key) in ENVIRONMENT.items():
+        if (text := os.environ.get(name)) not in (None, ""):
+            tree.setdefault(section, {})[key] = _number(text, name) if key == "seed" else text
+    return _build(Settings, tree, "", file.name)
+
+
+def load_paths(settings: Settings | None = None, root: Path | None = None) -> Paths:
+    root = root or project_root()
+    return Paths(root, (settings or load_settings(root)).data.source)
+
+
+def _number(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{name}={text!r}: expected a whole number") from None
+
+
+def _build(kind: type, tree: object, where: str, file: str):
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: {where or 'the file'}: expected a section of keys, got {tree!r}")
+    hints = typing.get_type_hints(kind)
+    for key in tree:
+        if key not in hints:
+            raise UserError(f"{file}: {where}{key}: unknown key; expected one of {', '.join(hints)}")
+    for key in hints:
+        if key not in tree:
+            raise UserError(f"{file}: {where}{key}: missing")
+    return kind(**{key: _value(hint, tree[key], f"{where}{key}", file) for key, hint in hints.items()})
+
+
+def _value(hint, value: object, where: str, file: str):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{where}.", file)
+    kinds = hint.__args__ if isinstance(hint, types.UnionType) else (hint,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kinds) or isinstance(value, bool) != (bool in kinds):
+        names = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+        raise UserError(f"{file}: {where}: expected {names}, got {value!r}")
+    return _in_range(value, where, file)
+
+
+def _in_range(value, where: str, file: str):
+    allowed = CHOICES.get(where) or (("adamw", "sgd") if where.endswith(".optimizer") else None)
+    if allowed and value not in allowed:
+        raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")
+    if isinstance(value, int | float) and not where.endswith("seed") and value < 0:
+        raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
+    if where.endswith("_share") and not 0 <= value < 1:
+        raise UserError(f"{file}: {where}: expected a share from 0 up to 1, got {value!r}")
+    return value

@@ -1,0 +1,93 @@
+"""Settings: whole, typed, and refused with one clear line where they are wrong."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ml.config import Paths, UserError, load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    for name in ("SOURCE", "MIRROR", "FOLDER", "BUDGET", "SEED", "DEVICE"):
+        monkeypatch.delenv(f"SEEHEAR_{name}", raising=False)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def change(project: Path, section: str, key: str, value: object) -> None:
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree[section][key] = value
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+
+
+def test_the_projects_own_settings_load(project):
+    settings = load_settings(project)
+    assert settings.data.source == "starter"
+    assert settings.training.budget == "quick"
+    assert settings.image_classifier.steps.of("quick") < settings.image_classifier.steps.of("full")
+
+
+def test_settings_cannot_be_changed_after_reading(project):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_settings(project).data.source = "folder"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_environment_overrides_the_file(project, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_SOURCE", "mnist-fsdd")
+    monkeypatch.setenv("SEEHEAR_SEED", "7")
+    settings = load_settings(project)
+    assert (settings.data.source, settings.training.seed) == ("mnist-fsdd", 7)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("data", "sorce", "starter", "data.sorce: unknown key; expected one of source"),
+        ("data", "source", "starters", "data.source: expected one of starter, mnist-fsdd, folder, got 'starters'"),
+        ("data", "test_share", 1.5, "data.test_share: expected a share from 0 up to 1, got 1.5"),
+        ("data", "seed", "zero", "data.seed: expected int, got 'zero'"),
+        ("training", "budget", "huge", "training.budget: expected one of quick, medium, full"),
+        ("image_classifier", "batch_size", -1, "image_classifier.batch_size: expected a number from"),
+        ("image_classifier", "optimizer", "adam", "image_classifier.optimizer: expected one of adamw, sgd"),
+        ("image_classifier", "steps", 5, "image_classifier.steps.: expected a section of keys, got 5"),
+        ("training", "seed", True, "training.seed: expected int, got True"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(project, section, key, value, said):
+    change(project, section, key, value)
+    with pytest.raises(UserError) as refused:
+        load_settings(project)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_setting_is_named(project):
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    del tree["monitoring"]["alpha"]
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"monitoring\.alpha: missing"):
+        load_settings(project)
+
+
+def test_a_word_of_the_command_line_that_is_wrong_is_named(project, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_SEED", "often")
+    with pytest.raises(UserError, match="SEEHEAR_SEED='often': expected a whole number"):
+        load_settings(project)
+
+
+def test_unreadable_settings_are_one_line(project):
+    (project / "params.yaml").write_text("data: [unclosed")
+    with pytest.raises(UserError) as refused:
+        load_settings(project)
+    assert "\n" not in str(refused.value)
+
+
+def test_only_the_default_source_has_its_pipeline_in_the_root(tmp_path):
+    assert Paths(tmp_path, "starter").pipeline == tmp_path / "dvc.yaml"
+    assert Paths(tmp_path, "mnist-fsdd").pipeline == tmp_path / "sources" / "mnist-fsdd" / "dvc.yaml"
