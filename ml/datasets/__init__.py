@@ -1,0 +1,7 @@
+"""Decoded, split and packed datasets: raw shards in, memory-mapped integers out (`python -m ml.datasets`)."""
+
+from __future__ import annotations
+
+from ml.datasets.sets import ImageSet, SpeechSet, load_images, load_speech, raw_digest, require_validated
+
+__all__ = ["ImageSet", "SpeechSet", "load_images", "load_speech", "raw_digest", "require_validated"]

@@ -1,0 +1,148 @@
+"""Prepared sets as training and evaluation see them; what has not passed the checks is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ml.config import Paths, UserError
+from ml.files import sha256_of
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures with their labels and splits; `digest` names the content of the whole prepared set."""
+
+    pixels: np.ndarray  # uint8 (n, height, width, channels), memory-mapped
+    labels: np.ndarray  # int64 (n,), positions in classes
+    split: np.ndarray  # str (n,): train, validation, gate or test
+    group: np.ndarray  # str (n,): writer; "" where unknown
+    ids: np.ndarray  # str (n,)
+    classes: tuple[str, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, *splits: str) -> ImageSet:
+        """The rows of these splits. Copies their pixels."""
+        return _rows(self, np.isin(self.split, splits), ("pixels", "labels", "split", "group", "ids"))
+
+
+@dataclass(frozen=True)
+class SpeechSet:
+    """Recordings one behind the other, with their labels and splits."""
+
+    samples: np.ndarray  # int16 (total,), memory-mapped
+    offsets: np.ndarray  # int64 (n,), first sample of each clip
+    lengths: np.ndarray  # int64 (n,), samples of each clip
+    labels: np.ndarray  # int64 (n,), positions in classes
+    split: np.ndarray  # str (n,): train, validation, gate or test
+    group: np.ndarray  # str (n,): speaker; "" where unknown
+    ids: np.ndarray  # str (n,)
+    classes: tuple[str, ...]
+    sample_rate_hz: int
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, *splits: str) -> SpeechSet:
+        """The rows of these splits, over the same samples."""
+        return _rows(self, np.isin(self.split, splits), ("offsets", "lengths", "labels", "split", "group", "ids"))
+
+    def clip(self, row: int) -> np.ndarray:
+        """One recording as float32 (samples,) in [-1, 1)."""
+        start = self.offsets[row]
+        return self.samples[start : start + self.lengths[row]].astype(np.float32) / 32768
+
+
+def _rows(whole, kept: np.ndarray, columns: tuple[str, ...]):
+    return replace(whole, **{column: getattr(whole, column)[kept] for column in columns})
+
+
+def raw_digest(folder: Path) -> str:
+    """SHA-256 over the names and SHA-256 of the Parquet shards of a raw folder, in order of their names."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise UserError(f"{folder}: holds no shards; run `dvc repro` for this source first")
+    return hashlib.sha256("".join(f"{sha256_of(file)}  {file.name}\n" for file in files).encode()).hexdigest()
+
+
+def require_validated(paths: Paths, modality: str, digest: str) -> None:
+    """Refuse raw data of this digest unless its validation passed. Raises UserError saying what to do."""
+    verdict = _read(paths.validated(modality) / "verdict.json", paths, modality)
+    _require_passed(verdict, f"{paths.source} {modality}", paths)
+    if verdict["raw_digest"] != digest:
+        raise UserError(
+            f"{paths.source} {modality}: this data has not been validated "
+            f"(validated {verdict['raw_digest'][:12]}, here {digest[:12]}); run {_command(paths)}"
+        )
+
+
+def load_images(paths: Paths) -> ImageSet:
+    """The prepared pictures. Raises UserError unless they and the data they were made of passed their checks."""
+    meta, index, digest = _verified(paths, "images")
+    pixels = np.load(paths.prepared("images") / "pixels.npy", mmap_mode="r")
+    common = _common(meta, index, digest)
+    return ImageSet(pixels=pixels, **common)
+
+
+def load_speech(paths: Paths) -> SpeechSet:
+    """The prepared recordings. Raises UserError unless they and the data they were made of passed their checks."""
+    meta, index, digest = _verified(paths, "audio")
+    return SpeechSet(
+        samples=np.load(paths.prepared("audio") / "samples.npy", mmap_mode="r"),
+        offsets=np.asarray(index["offset"], np.int64),
+        lengths=np.asarray(index["length"], np.int64),
+        sample_rate_hz=meta["sample_rate_hz"],
+        **_common(meta, index, digest),
+    )
+
+
+def _common(meta: dict, index: dict[str, list], digest: str) -> dict:
+    position = {label: number for number, label in enumerate(meta["classes"])}
+    return {
+        "labels": np.array([position[label] for label in index["label"]], np.int64),
+        "split": np.array(index["split"], str),
+        "group": np.array([group or "" for group in index["group"]], str),
+        "ids": np.array(index["id"], str),
+        "classes": tuple(meta["classes"]),
+        "digest": digest,
+    }
+
+
+def _verified(paths: Paths, modality: str) -> tuple[dict, dict[str, list], str]:
+    folder = paths.prepared(modality)
+    meta = _read(folder / "meta.json", paths, modality)
+    require_validated(paths, modality, meta["raw_digest"])
+    _require_passed(_read(folder / "verdict.json", paths, modality), f"{paths.source} prepared {modality}", paths)
+    for name, expected in meta["digests"].items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != expected:
+            raise UserError(f"{folder / name}: is not the file that was prepared; run {_command(paths)}")
+    return meta, pq.read_table(folder / "index.parquet").to_pydict(), sha256_of(folder / "meta.json")
+
+
+def _require_passed(verdict: dict, name: str, paths: Paths) -> None:
+    if not verdict["passed"]:
+        failed = [r["name"] for r in verdict["results"] if not r["success"] and r["severity"] == "error"]
+        raise UserError(
+            f"{name}: the data failed their checks ({', '.join(failed)}); "
+            f"see reports/data_docs, put the data right and run {_command(paths)}"
+        )
+
+
+def _read(file: Path, paths: Paths, modality: str) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{file}: no such result for {paths.source} {modality}; run {_command(paths)}") from None
+
+
+def _command(paths: Paths) -> str:
+    return f"`.venv/bin/dvc repro {paths.pipeline.relative_to(paths.root)}`"
