@@ -1,0 +1,145 @@
+"""Figures of merit for recognition, detection, separation and localisation; arrays in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+LIMIT_DB = 60.0
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927); n must be at least 1."""
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    z = stats.norm.ppf(0.5 + confidence / 2)
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, weighted by their counts.
+
+    confidences (n,) in [0, 1], correct (n,) bool. Source: Guo et al. 2017 (arXiv 1706.04599), eq. 3.
+    """
+    _, gaps, weights = reliability(confidences, correct, bins)
+    return float(np.sum(np.abs(gaps) * weights))
+
+
+def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 15):
+    """Mean confidence, accuracy minus confidence, and share of items of every bin that holds any; each (k,)."""
+    which = np.clip(np.ceil(np.asarray(confidences) * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    held = counts > 0
+    confidence = np.bincount(which, weights=confidences, minlength=bins)[held] / counts[held]
+    accuracy = np.bincount(which, weights=correct, minlength=bins)[held] / counts[held]
+    return confidence, accuracy - confidence, counts[held] / len(which)
+
+
+def mcnemar_p(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Exact two-sided p-value that two classifiers err equally often on the same items (McNemar 1947)."""
+    only_a = int(np.sum(correct_a & ~correct_b))
+    only_b = int(np.sum(~correct_a & correct_b))
+    return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def si_sdr_db(estimate: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Scale-invariant signal-to-distortion ratio over the last axis, in dB, held within ±LIMIT_DB.
+
+    estimate and target (..., samples); the means are left in. A silent estimate scores the lower limit; a silent
+    target has no ratio and raises ValueError. Source: Le Roux et al. 2019 (arXiv 1811.02508), eq. 4.
+    """
+    estimate, target = np.asarray(estimate, np.float64), np.asarray(target, np.float64)
+    energy = np.sum(target**2, axis=-1)
+    if np.any(energy == 0):
+        raise ValueError("the SI-SDR against a silent target is undefined")
+    scaled = (np.sum(estimate * target, axis=-1) / energy)[..., None] * target
+    wanted, rest = np.sum(scaled**2, axis=-1), np.sum((estimate - scaled) ** 2, axis=-1)
+    floor = 10 ** (-LIMIT_DB / 10)
+    ratio = np.where(wanted > 0, wanted / np.maximum(rest, wanted * floor + np.finfo(float).tiny), floor)
+    return np.clip(10 * np.log10(np.maximum(ratio, floor)), -LIMIT_DB, LIMIT_DB)
+
+
+def improvement_db(estimate: np.ndarray, mixture: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """SI-SDR of the estimate minus that of the untouched mixture; shapes as in si_sdr_db."""
+    return si_sdr_db(estimate, target) - si_sdr_db(mixture, target)
+
+
+def summarise_db(values: np.ndarray, bootstrap: int, seed: int) -> dict | None:
+    """Mean with its 95 % bootstrap interval, median, 5th percentile, share below zero, n; None of no values."""
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return None
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "p5": float(np.percentile(values, 5)),
+        "below_zero": float(np.mean(values < 0)),
+        "n": len(values),
+        "mean_ci95": bootstrap_interval(values, bootstrap, seed),
+    }
+
+
+def bootstrap_interval(values: np.ndarray, rounds: int, seed: int) -> list[float] | None:
+    """95 % percentile interval of the mean over `rounds` resamplings; None for no rounds."""
+    if rounds < 1:
+        return None
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(rounds)]
+    return [float(bound) for bound in np.percentile(means, (2.5, 97.5))]
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive outscores a negative, ties counting half; scores (n,), positive (n,) bool."""
+    positive = np.asarray(positive, bool)
+    wanted, rest = int(positive.sum()), int((~positive).sum())
+    if not wanted or not rest:
+        raise ValueError(f"an AUC needs both kinds, got {wanted} positives and {rest} negatives")
+    ranks = stats.rankdata(scores)
+    return float((ranks[positive].sum() - wanted * (wanted + 1) / 2) / (wanted * rest))
+
+
+def miss_at_false_alarm(scores: np.ndarray, positive: np.ndarray, rate: float = 0.01) -> float:
+    """Smallest share of missed positives among thresholds that let through at most `rate` of the negatives."""
+    scores, positive = np.asarray(scores), np.asarray(positive, bool)
+    negatives = np.sort(scores[~positive])[::-1]
+    allowed = int(np.floor(rate * len(negatives)))
+    threshold = negatives[allowed]  # accepting only what lies above it lets through `allowed` negatives at most
+    return float(np.mean(scores[positive] <= threshold))
+
+
+def interval_iou(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Intersection over union of two intervals (start, end)."""
+    shared = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
+    union = (first[1] - first[0]) + (second[1] - second[0]) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def match_intervals(
+    found: Sequence[tuple[float, float]], scores: Sequence[float], true: Sequence[tuple[float, float]], least_iou: float
+) -> dict[int, int]:
+    """Index of the true interval that each found one is matched to, one to one, the surest first."""
+    matched: dict[int, int] = {}
+    for index in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
+        free = [other for other in range(len(true)) if other not in matched.values()]
+        best = max(free, key=lambda other: interval_iou(found[index], true[other]), default=None)
+        if best is not None and interval_iou(found[index], true[best]) >= least_iou:
+            matched[index] = best
+    return matched
+
+
+def average_precision(scores: np.ndarray, hits: np.ndarray, relevant: int) -> float:
+    """Sum of precision over the steps of recall; scores (n,), hits (n,) bool, `relevant` includes what was missed."""
+    if relevant < 1:
+        raise ValueError("average precision needs at least one relevant item")
+    scores, hits = np.asarray(scores, float), np.asarray(hits, bool)
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(hits[order])
+    last_of_score = np.append(np.diff(scores[order]) != 0, True)[: len(order)]
+    found_at, taken_at = found[last_of_score], np.flatnonzero(last_of_score) + 1
+    gained = np.diff(found_at, prepend=0)
+    return float(np.sum(gained * found_at / taken_at) / relevant)

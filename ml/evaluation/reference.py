@@ -1,0 +1,151 @@
+"""Tables for others: the classifiers' answers on the test split, and the reference for live answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml.datasets import ImageSet, SpeechSet
+from ml.evaluation.recognition import Answers
+from ml.files import whole_file
+from ml.predictor import Picture, Predictor
+
+REFERENCE_ROWS = 300  # of every endpoint
+VECTOR = pa.list_(pa.float32())
+IMAGE_FACTS = {"image_brightness": "brightness", "image_contrast": "contrast", "image_blur": "blur"}
+AUDIO_FACTS = {
+    "audio_loudness_db": "loudness_db",
+    "audio_snr_db": "snr_db",
+    "audio_bandwidth_hz": "bandwidth_hz",
+    "audio_clipping": "clipping_share",
+    "audio_duration_s": "duration_s",
+}
+SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        *[(name, pa.string()) for name in ("endpoint", "model", "pictured")],
+        ("pictured_confidence", pa.float64()),
+        ("heard", pa.string()),
+        ("heard_confidence", pa.float64()),
+        ("presence", pa.float64()),
+        ("present", pa.bool_()),
+        *[(name, pa.float64()) for name in (*IMAGE_FACTS, *AUDIO_FACTS)],
+        ("image_embedding", VECTOR),
+        ("speech_embedding", VECTOR),
+        ("latency_ms", pa.float64()),
+    ]
+)
+
+
+def write_predictions(all_answers: Iterable[Answers], file: Path) -> None:
+    """One row per item: modality, model, id, label, predicted (null: nothing known), confidence, split."""
+    tables = [_predictions(answers) for answers in all_answers]
+    with whole_file(file) as draft:
+        pq.write_table(pa.concat_tables(tables), draft)
+
+
+def _predictions(answers: Answers) -> pa.Table:
+    names = [*answers.classes, None]  # -1, a class the model does not know, is the last one too
+    count = len(answers.labels)
+    columns = {
+        "modality": [answers.modality] * count,
+        "model": [answers.model] * count,
+        "id": answers.ids.tolist(),
+        "label": [names[label] for label in answers.labels],
+        "predicted": [names[label] for label in answers.predicted],
+        "confidence": answers.confidences.astype(float).tolist(),
+        "split": [answers.split] * count,
+    }
+    types = {name: pa.float64() if name == "confidence" else pa.string() for name in columns}
+    return pa.table(columns, pa.schema(types))
+
+
+def write_reference(
+    predictor: Predictor,
+    images: ImageSet,
+    speech: SpeechSet,
+    seed: int,
+    file: Path,
+    facts: Mapping[str, pa.Table] | None = None,
+) -> None:
+    """The predictor's answers to validation items, in the schema of the prediction log.
+
+    Up to 300 rows each of classify_image, recognize_speech and extract; half of the last ask for the word that is
+    spoken. facts: the measured facts of "images" and "audio", by their column `id`; without them these columns are
+    null, as are time and latency always.
+    """
+    rng = np.random.default_rng(seed)
+    images, speech = images.where("validation"), speech.where("validation")
+    pictures, clips = _some(rng, len(images)), _some(rng, len(speech))
+    known = {name: _by_id(table) for name, table in (facts or {}).items()}
+    rows = [
+        *({"endpoint": "classify_image", **_seen(predictor, images, row, known)} for row in pictures),
+        *({"endpoint": "recognize_speech", **_heard(predictor, speech, row, known)} for row in clips),
+        *_extracted(predictor, images, speech, pictures, clips, known),
+    ]
+    for number, row in enumerate(rows):
+        row |= {"model": predictor.digest, "request_id": f"reference-{number}"}
+    with whole_file(file) as draft:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), draft)
+
+
+def _some(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.permutation(count)[:REFERENCE_ROWS]
+
+
+def _by_id(facts: pa.Table) -> dict[str, dict]:
+    wanted = [name for name in ("id", *IMAGE_FACTS.values(), *AUDIO_FACTS.values()) if name in facts.column_names]
+    return {row["id"]: row for row in facts.select(wanted).to_pylist()}
+
+
+def _measured(known: Mapping[str, dict], modality: str, item: str, names: Mapping[str, str]) -> dict:
+    facts = known.get(modality, {}).get(item, {})
+    return {column: facts.get(name) for column, name in names.items()}
+
+
+def _seen(predictor: Predictor, images: ImageSet, row: int, known: Mapping) -> dict:
+    measured = _measured(known, "images", str(images.ids[row]), IMAGE_FACTS)
+    return _pictured(predictor.classify_image(np.asarray(images.pixels[row]))) | measured
+
+
+def _pictured(picture: Picture) -> dict:
+    return {
+        "pictured": picture.label,
+        "pictured_confidence": max(picture.probabilities.values()),
+        "image_embedding": picture.embedding,
+    }
+
+
+def _heard(predictor: Predictor, speech: SpeechSet, row: int, known: Mapping) -> dict:
+    answer = predictor.recognize_speech(speech.clip(row), speech.sample_rate_hz)
+    return {
+        "heard": answer.label,
+        "heard_confidence": max(answer.probabilities.values()),
+        "speech_embedding": answer.embedding,
+        **_measured(known, "audio", str(speech.ids[row]), AUDIO_FACTS),
+    }
+
+
+def _extracted(
+    predictor: Predictor, images: ImageSet, speech: SpeechSet, pictures: np.ndarray, clips: np.ndarray, known: Mapping
+) -> Iterator[dict]:
+    names = np.array(images.classes)[images.labels[pictures]]
+    for number, clip in enumerate(clips):
+        spoken = pictures[names == speech.classes[speech.labels[clip]]]
+        picture = spoken[number % len(spoken)] if number % 2 and len(spoken) else pictures[number % len(pictures)]
+        answer = predictor.extract(np.asarray(images.pixels[picture]), speech.clip(clip), speech.sample_rate_hz)
+        yield {
+            "endpoint": "extract",
+            **_pictured(answer.pictured),
+            "heard": answer.heard.label if answer.heard else None,
+            "heard_confidence": answer.heard.probability if answer.heard else None,
+            "presence": answer.presence,
+            "present": answer.present,
+            **_measured(known, "images", str(images.ids[picture]), IMAGE_FACTS),
+            **_measured(known, "audio", str(speech.ids[clip]), AUDIO_FACTS),
+        }

@@ -1,0 +1,249 @@
+"""The whole evaluation: reports/evaluation.json with the tables, plots and sounds beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from ml import media
+from ml.config import SPEECH_KINDS, Settings
+from ml.datasets import ImageSet, SpeechSet
+from ml.evaluation import benchmark, metrics, plots, recognition
+from ml.evaluation.benchmark import Advance, Bench
+from ml.evaluation.examples import write_examples
+from ml.evaluation.recognition import Answers
+from ml.evaluation.reference import write_predictions, write_reference
+from ml.files import write_json
+from ml.predictor import GoldenRequest, Predictor
+
+ORACLES = ("irm", "psm", "complex")
+BUCKETS = {"full_overlap": "full", "partial_overlap": "partial", "no_overlap": "none"}
+GOLDENS = 4
+Predictors = Mapping[str, Predictor]  # by kind of speech classifier
+
+
+def evaluate(
+    images: ImageSet,
+    speech: SpeechSet,
+    candidates: Path,
+    settings: Settings,
+    out: Path,
+    context: Mapping,
+    facts: Mapping[str, pa.Table] | None = None,
+    progress: bool = True,
+) -> dict:
+    """Measure the candidates through the Predictor and write everything that people and monitoring read.
+
+    candidates: folder with image_classifier, speech_classifier/{cnn,rnn,lstm} and speech_extractor. context: what the
+    caller knows of the run (`git`, `data`); it may add keys. facts: tables of measured facts by modality, for
+    reference.parquet. out: gets evaluation.json, predictions.parquet, reference.parquet, plots/ and examples/.
+
+    Validation chooses the speech classifier, test is reported, gate fills the section `gate`. Returns evaluation.json.
+    """
+    predictors = {kind: _predictor(candidates, kind) for kind in SPEECH_KINDS}
+    cards = {kind: one.cards["speech_classifier"] for kind, one in predictors.items()}
+    held, test = (_speech_answers(predictors, speech, split) for split in ("validation", "test"))
+    chosen = recognition.choose(held, cards)
+    predictor = predictors[chosen]
+    pictured = recognition.answer_images(predictor, images, "test")
+    scenes = settings.evaluation.scenes.of(settings.training.budget)
+    with tqdm(total=6 * scenes, desc="evaluation, scenes", unit="", disable=None if progress else True) as bar:
+        bench = benchmark.bench_of(predictor, images, speech, "test", settings)
+        extraction, gains_db = _extraction(bench, scenes, settings, _speakers(speech), bar.update)
+        gate = gate_figures(predictor, images, speech, settings, bar.update)
+    report = {
+        **_provenance(settings, predictor, context),
+        "image": recognition.figures(pictured, predictor.cards["image_classifier"]),
+        "speech": _speech(predictors, test, speech, chosen),
+        "extraction": extraction,
+        "gate": gate,
+    }
+    write_predictions([pictured, *test.values()], out / "predictions.parquet")
+    write_reference(predictor, images, speech, settings.evaluation.seed, out / "reference.parquet", facts)
+    _draw(out / "plots", predictors, pictured, test, gains_db, extraction["oracle_db"])
+    _show(bench, out)
+    write_json(out / "evaluation.json", report)
+    return report
+
+
+def gate_figures(
+    predictor: Predictor, images: ImageSet, speech: SpeechSet, settings: Settings, advance: Advance = int
+) -> dict:
+    """What decides promotion, measured on the gate split; the same for every predictor on the same data and settings.
+
+    image_accuracy, speech_accuracy, si_sdr_improvement_db (mean on full overlap), presence_auc, majority_share of the
+    two accuracies, and the numbers of items; null where the split holds nothing to measure.
+    """
+    pictured = recognition.answer_images(predictor, images, "gate")
+    heard = recognition.answer_speech(predictor, "chosen", speech, "gate")
+    bench = benchmark.bench_of(predictor, images, speech, "gate", settings)
+    scenes = settings.evaluation.scenes.of(settings.training.budget)
+    measured: dict[str, float | None] = {"si_sdr_improvement_db": None, "presence_auc": None}
+    if len(bench.labels) > 1:
+        measured["si_sdr_improvement_db"] = float(benchmark.separation_gains(bench, "full", scenes, advance).mean())
+        found = benchmark.detections(bench, scenes, advance)
+        measured["presence_auc"] = benchmark.presence_figures(found)["presence_auc"]
+    return {
+        "image_accuracy": pictured.accuracy,
+        "speech_accuracy": heard.accuracy,
+        **measured,
+        "majority_share": {
+            "image_accuracy": recognition.majority_share(pictured),
+            "speech_accuracy": recognition.majority_share(heard),
+        },
+        "n": {"images": len(pictured.labels), "speech": len(heard.labels), "scenes": scenes},
+    }
+
+
+def golden_requests(
+    images: ImageSet, speech: SpeechSet, image: Path, speech_model: Path, extractor: Path
+) -> list[GoldenRequest]:
+    """Four validation pictures and recordings with the answers of three models, to be stored in their bundle.
+
+    Three of the recordings say what is pictured, the last one says another word.
+    """
+    predictor = Predictor.from_models(image, speech_model, extractor)
+    images, speech = images.where("validation"), speech.where("validation")
+    names = np.array(images.classes)[images.labels]
+    spoken = np.array(speech.classes)[speech.labels]
+    goldens = []
+    for number in range(GOLDENS):
+        label = predictor.labels[number % len(predictor.labels)]
+        said = label if number < GOLDENS - 1 else predictor.labels[(number + 1) % len(predictor.labels)]
+        picture = images.pixels[np.flatnonzero(names == label)[0]]
+        clip = speech.clip(int(np.flatnonzero(spoken == said)[0]))
+        wav = media.encode_wav(clip, speech.sample_rate_hz)
+        goldens.append(predictor.golden(media.encode_png(np.asarray(picture)), wav))
+    return goldens
+
+
+def _predictor(candidates: Path, kind: str) -> Predictor:
+    folder = Path(candidates)
+    return Predictor.from_models(
+        folder / "image_classifier", folder / "speech_classifier" / kind, folder / "speech_extractor"
+    )
+
+
+def _speech_answers(predictors: Predictors, speech: SpeechSet, split: str) -> dict[str, Answers]:
+    return {kind: recognition.answer_speech(one, kind, speech, split) for kind, one in predictors.items()}
+
+
+def _speakers(speech: SpeechSet) -> set[str]:
+    """Everyone whom training or the choice of a model heard."""
+    return {str(group) for group in speech.where("train", "validation").group}
+
+
+def _provenance(settings: Settings, predictor: Predictor, context: Mapping) -> dict:
+    cards = predictor.cards
+    return {
+        "source": settings.data.source,
+        "budget": settings.training.budget,
+        "seed": settings.training.seed,
+        "device": cards["speech_extractor"].get("device"),
+        "git": None,
+        "data": {},
+        "settings": dataclasses.asdict(settings),
+        "models": predictor.digest,
+        "versions": cards["speech_extractor"].get("versions"),
+        **context,
+    }
+
+
+def _speech(predictors: Predictors, test: Mapping[str, Answers], speech: SpeechSet, chosen: str) -> dict:
+    speakers, rows = _speakers(speech), speech.where("test")
+    section = {
+        kind: {
+            **recognition.figures(test[kind], one.cards["speech_classifier"]),
+            "unseen_speaker_accuracy": recognition.speaker_accuracy(test[kind], speakers),
+            "latency_ms": recognition.latency_ms(one, rows),
+        }
+        for kind, one in predictors.items()
+    }
+    return {**section, "chosen": chosen, "mcnemar_p": recognition.compare(dict(test))}
+
+
+def _extraction(
+    bench: Bench, scenes: int, settings: Settings, trained_on: set[str], advance: Advance
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """The section `extraction`, and the gains of every scene by bucket."""
+    card = bench.predictor.cards["speech_extractor"]
+    if len(bench.labels) < 2:
+        nothing = dict.fromkeys(BUCKETS, np.zeros(0))
+        return _extraction_section(None, None, nothing, None, card, settings), {}
+    heads = benchmark.headline(bench, scenes, trained_on, advance)
+    gains_db = {"full_overlap": heads.gains_db}
+    for bucket in ("partial_overlap", "no_overlap"):
+        gains_db[bucket] = benchmark.separation_gains(bench, BUCKETS[bucket], scenes, advance)
+    found = benchmark.detections(bench, scenes, advance)
+    speed = benchmark.real_time_factor(bench)
+    return _extraction_section(heads, found, gains_db, speed, card, settings), gains_db
+
+
+def _extraction_section(
+    heads: benchmark.Headline | None,
+    found: benchmark.Found | None,
+    gains_db: Mapping[str, np.ndarray],
+    real_time_factor: float | None,
+    card: dict,
+    settings: Settings,
+) -> dict:
+    def summary(values: np.ndarray) -> dict | None:
+        return metrics.summarise_db(values, settings.evaluation.bootstrap, settings.evaluation.seed)
+
+    others = heads.others_db if heads else {}
+    return {
+        "si_sdr_improvement_db": {bucket: summary(values) for bucket, values in gains_db.items()},
+        "unseen_speaker": {"full_overlap": summary(heads.gains_db[heads.unseen]) if heads else None},
+        "oracle_db": {name: float(others[name].mean()) if heads else None for name in ORACLES},
+        "baselines": {name: summary(values) for name, values in others.items() if name not in ORACLES},
+        "word_accuracy": float(heads.extracted_right.mean()) if heads else None,
+        "word_accuracy_unprocessed": float(heads.unprocessed_right.mean()) if heads else None,
+        "word_accuracy_clean": float(heads.clean_right.mean()) if heads else None,
+        "presence_auc": None,
+        "miss_at_1pct_false_alarm": None,
+        "boundary_error_ms_median": None,
+        "localisation_map": None,
+        **(benchmark.presence_figures(found) | benchmark.place_figures(found) if found else {}),
+        "image_swap_success": float(heads.swapped.mean()) if heads else None,
+        "parameters": card["parameters"],
+        "real_time_factor": real_time_factor,
+        "train_s": card["train_s"],
+    }
+
+
+def _draw(
+    out: Path,
+    predictors: Predictors,
+    pictured: Answers,
+    test: Mapping[str, Answers],
+    gains_db: Mapping[str, np.ndarray],
+    oracle_db: Mapping[str, float | None],
+) -> None:
+    answers = {"image": pictured, **{f"speech {kind}": one for kind, one in test.items()}}
+    for name, one in answers.items():
+        classes = (*one.classes, "nothing known") if name == "image" else one.classes
+        figure = plots.confusion_figure(one.labels, one.predicted, classes, f"{name}: test split")
+        plots.save(figure, out / f"confusion_{name.replace(' ', '_')}.png")
+    cards = next(iter(predictors.values())).cards
+    speech = {f"speech {kind}": one.cards["speech_classifier"]["history"] for kind, one in predictors.items()}
+    histories = {
+        "image": cards["image_classifier"]["history"],
+        **speech,
+        "extractor": cards["speech_extractor"]["history"],
+    }
+    plots.save(plots.curves_figure(histories), out / "learning_curves.png")
+    measured = {name: (one.confidences, one.correct) for name, one in answers.items() if len(one.labels)}
+    plots.save(plots.reliability_figure(measured), out / "reliability.png")
+    plots.save(plots.overlap_figure(gains_db, oracle_db), out / "separation_by_overlap.png")
+
+
+def _show(bench: Bench, out: Path) -> None:
+    if len(bench.labels) > 1:
+        made = benchmark.examples(bench)
+        plots.save(plots.extraction_figure(made[0]), out / "plots" / "extraction.png")
+        write_examples(made, out / "examples")

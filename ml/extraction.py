@@ -1,0 +1,171 @@
+"""The image-conditioned extractor: encode, condition on what is pictured, mask, decode; with presence and activity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ml import models
+from ml.features import valid_mask
+
+MASK_LIMIT = 2.0
+COMPRESSION = 0.3
+PRESENCE_SHARPNESS = 4.0
+DILATIONS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class ExtractorOutput:
+    """estimate (b, samples) at the mixture's own level; presence_logits (b,); activity_logits (b, frames)."""
+
+    estimate: Tensor
+    presence_logits: Tensor
+    activity_logits: Tensor
+
+
+class Extractor(nn.Module):
+    """Takes out of a mixture every occurrence of the word that a picture's posterior asks for.
+
+    A stack of dense dilated convolutions over frames, every block modulated (FiLM, arXiv 1709.07871) by the query,
+    ends in a bounded complex mask on the mixture's spectrum (window 32 ms, hop 16 ms, square-root Hann).
+    Nothing global enters but one gain for the whole recording, and presence is the soft maximum of a frame score, so
+    a long recording may be cut into pieces that overlap by `context_frames` and give the same answer.
+    """
+
+    window: Tensor
+
+    def __init__(self, labels: Sequence[str], sample_rate_hz: int, channels: int, blocks: int):
+        super().__init__()
+        self.labels, self.sample_rate_hz = tuple(labels), sample_rate_hz
+        self.hop_samples = round(0.016 * sample_rate_hz)
+        self.window_samples = 2 * self.hop_samples
+        self.register_buffer("window", torch.hann_window(self.window_samples).sqrt(), persistent=False)
+        self.bins = self.hop_samples + 1
+        self.encode = nn.Conv1d(3 * self.bins, channels, 1)
+        self.blocks = nn.ModuleList(
+            Block(channels, len(self.labels), DILATIONS[i % len(DILATIONS)]) for i in range(blocks)
+        )
+        self.mask = nn.Conv1d(channels, 2 * self.bins, 1)
+        self.scores = nn.Conv1d(channels, 2, 1)  # presence and activity of every frame
+
+    @property
+    def context_frames(self) -> int:
+        """Frames to each side that an answer depends on."""
+        return sum(DILATIONS[i % len(DILATIONS)] for i in range(len(self.blocks))) + 1
+
+    def forward(
+        self, mixture: Tensor, query: Tensor, lengths: Tensor | None = None, gain: Tensor | None = None
+    ) -> ExtractorOutput:
+        """mixture (b, samples), query (b, labels): the picture's posterior over the shared labels.
+
+        lengths (b,): samples that are a recording's own, where shorter ones were padded with zeros to make a batch;
+        each then gets the answer it would get alone.
+        gain (b,): of `recording_gain`, where the mixture is a piece of a longer recording.
+        """
+        gain = recording_gain(mixture, self.window_samples) if gain is None else gain
+        spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
+        own = self.own_frames(mixture, lengths)  # (b, frames)
+        states = self.encode(self.features(spectrum)) * own[:, None]  # (b, channels, frames)
+        for block in self.blocks:
+            states = block(states, query) * own[:, None]
+        estimate = self.invert(spectrum * self.bounded_mask(states), mixture.shape[1]) / gain[:, None]
+        presence, activity = self.scores(states).float().unbind(1)  # (b, frames) each
+        if lengths is not None:
+            estimate = estimate * valid_mask(lengths, mixture.shape[1])
+        return ExtractorOutput(estimate, soft_maximum(presence.masked_fill(~own, -1e4)), activity)
+
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
+        return -(-samples // self.hop_samples) + 1
+
+    def own_frames(self, mixture: Tensor, lengths: Tensor | None) -> Tensor:
+        """True (b, frames) at the frames of each recording of `lengths` (b,) samples, without them everywhere."""
+        frames = self.frames(mixture.shape[1])
+        if lengths is None:
+            return torch.ones(len(mixture), frames, dtype=torch.bool, device=mixture.device)
+        return valid_mask((lengths + self.hop_samples - 1) // self.hop_samples + 1, frames)
+
+    def features(self, spectrum: Tensor) -> Tensor:
+        """Compressed magnitude, real and imaginary part: (b, 3 bins, frames)."""
+        magnitude = spectrum.abs().clamp(min=1e-4)
+        compressed = magnitude**COMPRESSION
+        ratio = compressed / magnitude
+        return torch.cat((compressed, spectrum.real * ratio, spectrum.imag * ratio), dim=1)
+
+    def bounded_mask(self, states: Tensor) -> Tensor:
+        """Complex mask (b, bins, frames) whose real and imaginary part lie within ±MASK_LIMIT."""
+        real, imaginary = (MASK_LIMIT * torch.tanh(self.mask(states).float() / MASK_LIMIT)).chunk(2, dim=1)
+        return torch.complex(real, imaginary)
+
+    def transform(self, waveform: Tensor) -> Tensor:
+        """Spectrum (b, bins, frames) of a waveform (b, samples)."""
+        padded = nn.functional.pad(waveform, (0, -waveform.shape[1] % self.hop_samples))
+        return torch.stft(
+            padded,
+            self.window_samples,
+            self.hop_samples,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+
+    def invert(self, spectrum: Tensor, samples: int) -> Tensor:
+        """Waveform (b, samples) of a spectrum (b, bins, frames)."""
+        whole = torch.istft(spectrum, self.window_samples, self.hop_samples, window=self.window)
+        return whole[:, :samples]
+
+
+class Block(nn.Module):
+    """x + mix(relu(FiLM(dilated convolution of x))); starts as the identity, so it needs no normalisation."""
+
+    def __init__(self, channels: int, labels: int, dilation: int):
+        super().__init__()
+        self.convolve = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.condition = nn.Linear(labels, 2 * channels)
+        self.mix = nn.Conv1d(channels, channels, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, states: Tensor, query: Tensor) -> Tensor:
+        scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
+        hidden = torch.relu(self.convolve(states) * (1 + scale) + shift)  # (b, channels, frames)
+        return states + self.mix(hidden)
+
+
+def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:
+    """Gain (b,) that brings the loudest window of a mixture (b, samples) to root mean square 0.1.
+
+    Zeros before or after do not change it beyond how the windows fall; silence gets a finite gain.
+    """
+    power = nn.functional.avg_pool1d(mixture.square()[:, None], window_samples, ceil_mode=True, count_include_pad=True)
+    return 0.1 / power.amax((1, 2)).sqrt().clamp(min=1e-5)
+
+
+def soft_maximum(scores: Tensor) -> Tensor:
+    """Soft maximum (b,) of frame scores (b, frames); that of two pieces' soft maxima is that of the whole."""
+    return torch.logsumexp(PRESENCE_SHARPNESS * scores, dim=1) / PRESENCE_SHARPNESS
+
+
+def shared_labels(image_classes: Sequence[str], speech_classes: Sequence[str]) -> tuple[str, ...]:
+    """Labels that can be both pictured and heard, sorted."""
+    return tuple(sorted(set(image_classes) & set(speech_classes)))
+
+
+def query_of(posteriors: Tensor, image_classes: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Query (b, labels) from an image classifier's posteriors (b, image classes + 1).
+
+    What the picture gives to unshared labels and to "nothing known" is left out, so a query may sum to less than 1.
+    """
+    columns = torch.tensor([list(image_classes).index(label) for label in labels], device=posteriors.device)
+    return posteriors[:, columns]
+
+
+def load_extractor(folder: Path, device: str = "cpu") -> tuple[Extractor, dict]:
+    """A trained extractor in evaluation mode and its card; errors as `models.load_model`."""
+    model, card = models.load_model(folder, device, {"speech_extractor": Extractor})
+    assert isinstance(model, Extractor)
+    return model, card

@@ -1,0 +1,190 @@
+"""What the models see: pictures in [0, 1] of one polarity, log-mel spectrograms, and the augmentation of both.
+
+Every augmentation is two functions: one draws its parameters from an explicit generator (always on the CPU, so that
+a seed means the same on every device), one applies them on whatever device the batch lies on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+N_MELS = 40
+MEL_CHUNK_CLIPS = 32  # mel spectrograms of larger batches are several times slower on a processor
+SHUFFLE_GRID = 4
+
+
+def to_pictures(pixels: Tensor) -> Tensor:
+    """Pictures as every image model takes them.
+
+    pixels: uint8 (b, h, w, c). Returns float32 (b, c, h, w) in [0, 1]; grey ones are dark around the edge.
+    """
+    pictures = pixels.permute(0, 3, 1, 2).float() / 255
+    return normalise_polarity(pictures)
+
+
+def normalise_polarity(pictures: Tensor) -> Tensor:
+    """Inverts the grey pictures whose border is bright, so that dark ink on paper looks like light ink on black.
+
+    pictures: (b, c, h, w) in [0, 1]; colour pictures are returned unchanged, since there inversion changes the thing.
+    """
+    if pictures.shape[1] != 1:
+        return pictures
+    edges = (pictures[:, 0, 0], pictures[:, 0, -1], pictures[:, 0, :, 0], pictures[:, 0, :, -1])
+    bright = torch.cat(edges, dim=1).median(dim=1).values > 0.5  # (b,)
+    return torch.where(bright[:, None, None, None], 1 - pictures, pictures)
+
+
+@dataclass(frozen=True)
+class AffineRange:
+    """How far pictures are moved: angles in degrees, scale as a ratio, shift as a share of the side."""
+
+    rotation_degrees: float = 8.0
+    shear_degrees: float = 4.0
+    scale: float = 0.08
+    shift: float = 0.05
+
+
+def draw_affine(n: int, span: AffineRange, generator: torch.Generator) -> Tensor:
+    """Random affine maps (n, 2, 3) of output to input coordinates, uniform in the given ranges."""
+    u = torch.rand(n, 6, generator=generator) * 2 - 1
+    angle, shear = torch.deg2rad(u[:, 0] * span.rotation_degrees), torch.deg2rad(u[:, 1] * span.shear_degrees)
+    scale_x, scale_y = 1 + u[:, 2] * span.scale, 1 + u[:, 3] * span.scale
+    rows = torch.stack((angle.cos() * scale_x, (-angle.sin() + shear.tan()) * scale_y), dim=1)
+    rows = torch.stack((rows, torch.stack((angle.sin() * scale_x, angle.cos() * scale_y), dim=1)), dim=1)
+    return torch.cat((rows, 2 * span.shift * u[:, 4:, None]), dim=2)  # 2: grid coordinates run from -1 to 1
+
+
+def apply_affine(pictures: Tensor, maps: Tensor) -> Tensor:
+    """Pictures (b, c, h, w) moved by maps (b, 2, 3); what comes in from outside repeats the border."""
+    grid = F.affine_grid(maps.to(pictures.device), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def unknown_pictures(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures of nothing known, of the shape of `pictures` (b, c, h, w): in turn blank, noise, and patch-shuffled."""
+    b, device = len(pictures), pictures.device
+    level = torch.rand(b, 1, 1, 1, generator=generator).to(device)
+    contrast = torch.rand(b, 1, 1, 1, generator=generator).to(device)
+    noise = torch.rand(tuple(pictures.shape), generator=generator).to(device) - 0.5
+    coarse = F.interpolate(F.avg_pool2d(noise, 2, ceil_mode=True) * 2, size=pictures.shape[-2:])
+    kind = torch.arange(b, device=device)[:, None, None, None] % 4
+    blank = level + 0.05 * contrast * noise
+    grainy = level + contrast * torch.where(kind == 1, noise, coarse)
+    made = torch.where(kind == 0, blank, torch.where(kind == 3, shuffle_patches(pictures, generator), grainy))
+    return normalise_polarity(made.clamp(0, 1))
+
+
+def shuffle_patches(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (b, c, h, w) whose 4 x 4 patches stand in random order: the same ink, no longer the same thing."""
+    b, c, h, w = pictures.shape
+    grid_h, grid_w = min(SHUFFLE_GRID, h), min(SHUFFLE_GRID, w)
+    patch_h, patch_w = h // grid_h, w // grid_w
+    inner = pictures[:, :, : grid_h * patch_h, : grid_w * patch_w]
+    patches = inner.reshape(b, c, grid_h, patch_h, grid_w, patch_w).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    order = torch.rand(b, grid_h * grid_w, generator=generator).argsort(dim=1).to(pictures.device)
+    patches = patches.gather(1, order[:, :, None, None, None].expand_as(patches))
+    inner = patches.unflatten(1, (grid_h, grid_w)).permute(0, 3, 1, 4, 2, 5).reshape(inner.shape)
+    return F.pad(inner, (0, w - inner.shape[3], 0, h - inner.shape[2]))
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram of clips at any level: 32 ms windows every 10 ms, one mean and deviation per clip removed.
+
+    The level is taken out twice over (root mean square before, mean after the logarithm), so gain augmentation has
+    nothing to add. Padding at the end changes nothing: frames beyond a clip's own are zero.
+    """
+
+    bank: Tensor
+    window: Tensor
+
+    def __init__(self, sample_rate_hz: int, n_mels: int = N_MELS):
+        super().__init__()
+        self.hop_samples = round(0.010 * sample_rate_hz)
+        self.window_samples = 2 * round(0.016 * sample_rate_hz)
+        bins = self.window_samples // 2 + 1
+        bank = torchaudio.functional.melscale_fbanks(bins, 50.0, sample_rate_hz / 2, n_mels, sample_rate_hz)
+        self.register_buffer("bank", bank, persistent=False)
+        self.register_buffer("window", torch.hann_window(self.window_samples), persistent=False)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Frames of clips of so many samples."""
+        return lengths // self.hop_samples + 1
+
+    @torch.no_grad()
+    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """waveforms (b, samples), lengths (b,) samples -> log-mel (b, n_mels, frames), frames (b,)."""
+        if lengths is None:
+            lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            parts = zip(waveforms.split(MEL_CHUNK_CLIPS), lengths.split(MEL_CHUNK_CLIPS), strict=True)
+            return torch.cat([self._of(clips, size) for clips, size in parts]), self.frames(lengths)
+
+    def _of(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        waveforms = waveforms * valid_mask(lengths, waveforms.shape[1])
+        power = waveforms.square().sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
+        waveforms = waveforms / power.sqrt().clamp(min=1e-6)  # (b, samples)
+        spectrum = torch.stft(
+            waveforms,
+            self.window_samples,
+            self.hop_samples,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )  # (b, bins, frames)
+        mel = self.bank.T @ (spectrum.real.square() + spectrum.imag.square())  # (b, n_mels, frames)
+        return standardise((mel + 1e-3 * self.window_samples).log(), self.frames(lengths))
+
+
+def standardise(log_mel: Tensor, frames: Tensor) -> Tensor:
+    """log_mel (b, n_mels, time) of zero mean and unit deviation over each clip's own frames (b,); zero beyond them."""
+    valid = valid_mask(frames, log_mel.shape[2])[:, None]
+    count = (frames * log_mel.shape[1])[:, None, None]
+    mean = (log_mel * valid).sum((1, 2), keepdim=True) / count
+    centred = (log_mel - mean) * valid
+    return centred / (centred.square().sum((1, 2), keepdim=True) / count).sqrt().clamp(min=1e-3)
+
+
+def valid_mask(lengths: Tensor, size: int) -> Tensor:
+    """True at the first `lengths` (b,) of `size` places: (b, size)."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class SpecMasks:
+    """Drawn parameters of `apply_spec_masks`: all (b, masks) in shares of the axis, tilt (b, 3) in deviations."""
+
+    mel_start: Tensor
+    mel_width: Tensor
+    time_start: Tensor
+    time_width: Tensor
+    tilt: Tensor
+
+
+def draw_spec_masks(n: int, generator: torch.Generator, masks: int = 2) -> SpecMasks:
+    """SpecAugment (arXiv 1904.08779, section 2) without warping, plus a smooth random equaliser over the mel bands."""
+    start, width = torch.rand(2, n, masks, generator=generator), torch.rand(2, n, masks, generator=generator)
+    tilt = torch.randn(n, 3, generator=generator) * torch.tensor((0.2, 0.12, 0.08))
+    return SpecMasks(start[0], 0.15 * width[0], start[1], 0.12 * width[1], tilt)
+
+
+def apply_spec_masks(log_mel: Tensor, frames: Tensor, drawn: SpecMasks) -> Tensor:
+    """log_mel (b, n_mels, time) with bands and stretches of time set to its mean, 0, and its bands tilted."""
+    device = log_mel.device
+    mel_axis = torch.linspace(0, 1, log_mel.shape[1], device=device)  # (n_mels,)
+    time_axis = torch.arange(log_mel.shape[2], device=device) / frames[:, None]  # (b, time)
+    waves = torch.stack([torch.cos(torch.pi * k * mel_axis) for k in (1, 2, 3)])  # (3, n_mels)
+    valid = valid_mask(frames, log_mel.shape[2])[:, None]
+    tilted = log_mel + (drawn.tilt.to(device) @ waves)[:, :, None] * valid
+    mel_hidden = _inside(mel_axis.expand(len(log_mel), -1), drawn.mel_start, drawn.mel_width)  # (b, n_mels)
+    time_hidden = _inside(time_axis, drawn.time_start, drawn.time_width)  # (b, time)
+    return tilted.masked_fill(mel_hidden[:, :, None] | time_hidden[:, None], 0)
+
+
+def _inside(axis: Tensor, start: Tensor, width: Tensor) -> Tensor:
+    start, width = start.to(axis.device)[:, :, None], width.to(axis.device)[:, :, None]  # (b, masks, 1)
+    return ((axis[:, None] >= start) & (axis[:, None] < start + width)).any(1)

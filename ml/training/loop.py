@@ -1,0 +1,340 @@
+"""The one visible training loop, with its schedule, precision, checkpoints, and what becomes of a trained model.
+
+Everything random comes from one generator on the CPU; a checkpoint holds its state beside model, optimiser and average,
+so a run that was killed and started again ends with the same weights, bit for bit, as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ml import models
+from ml.config import UserError
+from ml.files import whole_file
+
+if TYPE_CHECKING:
+    from ml.config import Recipe, Training
+    from ml.datasets import ImageSet, SpeechSet
+
+CHECKPOINT_STEPS = 100
+VALIDATIONS = 5  # during a run; the last one is at its end
+MAX_GRADIENT_NORM = 2.0
+WARMUP_SHARE = 0.15
+AVERAGE_DECAY = 0.999
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the loop is: `identity` is digested, and a checkpoint of another identity is never resumed."""
+
+    name: str
+    recipe: Recipe
+    steps: int
+    seed: int
+    device: torch.device
+    checkpoint: Path
+    identity: dict
+    progress: bool
+    checkpoint_steps: int
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def validates_at(self, done: int) -> bool:
+        return done in {round(self.steps * (k + 1) / VALIDATIONS) for k in range(VALIDATIONS)}
+
+    def reports_at(self, done: int) -> bool:
+        return self.validates_at(done) or done % self.checkpoint_steps == 0
+
+    def keeps_at(self, done: int) -> bool:
+        return done < self.steps and done % self.checkpoint_steps == 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The averaged model, history [{"step", "loss", metric}], and seconds spent, those before a kill included."""
+
+    model: nn.Module
+    history: list[dict]
+    seconds: float
+
+
+def pick_device(training: Training) -> torch.device:
+    """The device that `training.device` names; "auto" is the GPU where there is one."""
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device: cuda: this machine has no GPU that torch can use; expected cpu or auto")
+    name = training.device if training.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device gains by it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def plan_run(
+    name: str,
+    recipe: Recipe,
+    training: Training,
+    data: dict[str, str],
+    checkpoints: Path,
+    progress: bool = True,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+) -> Run:
+    """The run of one model: its device, steps at the budget, checkpoint file and identity."""
+    device, steps = pick_device(training), recipe.steps.of(training.budget)
+    if steps < 1:
+        raise UserError(f"{name}: steps.{training.budget}: {steps}: expected at least 1")
+    identity = {
+        "name": name,
+        "recipe": dataclasses.asdict(recipe),
+        "steps": steps,
+        "seed": training.seed,
+        "data": data,
+        "device": device.type,
+        "torch": torch.__version__,
+    }
+    return Run(
+        name, recipe, steps, training.seed, device, checkpoints / f"{name}.pt", identity, progress, checkpoint_steps
+    )
+
+
+def fit(
+    run: Run,
+    model: nn.Module,
+    loss_of: Callable[[nn.Module, int, torch.Generator], Tensor],
+    validate: Callable[[nn.Module], dict[str, float]],
+) -> Trained:
+    """Trains `model` for run.steps steps: forward, backward, step.
+
+    loss_of draws batch number `step` with the generator and returns its scalar loss; validate returns named figures of
+    the averaged model. Raises FloatingPointError where the loss is not finite; no checkpoint is written from there on.
+    """
+    from tqdm import tqdm
+
+    model.to(run.device).train()
+    average, optimizer = copy_of(model), make_optimizer(model, run.recipe)
+    generator = torch.Generator().manual_seed(run.seed)
+    parts = Parts(model, average, optimizer, generator)
+    first, history, spent = resume(run, parts)
+    begun, losses = time.perf_counter(), Mean(run.device)
+    bar = tqdm(range(first, run.steps), run.name, initial=first, total=run.steps, disable=not run.progress)
+    for step in bar:
+        set_learning_rate(optimizer, run.recipe.learning_rate * one_cycle(step, run.steps))
+        with precision(run.device):
+            loss = loss_of(model, step, generator)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        update_average(average, model, step)
+        losses.add(loss)
+        done = step + 1
+        if run.reports_at(done):
+            figures = validate(average) if run.validates_at(done) else {}
+            history.append({"step": done, "loss": finite(losses.take(), run, done), **figures})
+            bar.set_postfix({key: f"{value:.4g}" for key, value in history[-1].items() if key != "step"})
+        if run.keeps_at(done):
+            write_checkpoint(run, parts, done, history, spent + time.perf_counter() - begun)
+    return Trained(average.eval(), history, spent + time.perf_counter() - begun)
+
+
+class Mean:
+    """Running mean of losses that stays on the device until it is asked for, so that the loop never waits."""
+
+    def __init__(self, device: torch.device):
+        self.total, self.count = torch.zeros((), device=device), 0
+
+    def add(self, loss: Tensor) -> None:
+        self.total, self.count = self.total + loss.detach().float(), self.count + 1
+
+    def take(self) -> float:
+        mean = self.total.item() / self.count
+        self.total, self.count = torch.zeros_like(self.total), 0
+        return mean
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the top learning rate: up linearly, down to zero as a cosine (arXiv 1708.07120)."""
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW or Nesterov SGD; biases, norms and other vectors are not decayed."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    match recipe.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
+        case "sgd":
+            return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    raise UserError(f"optimizer {recipe.optimizer!r}: expected adamw or sgd")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """An equal model that takes no gradients."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
+    """Exponential moving average of all weights and running statistics, over a tenth of the run so far at first."""
+    weight = 1 - min(AVERAGE_DECAY, (1 + step) / (10 + step))
+    kept, new = list(average.state_dict().values()), list(model.state_dict().values())
+    floating = [i for i, tensor in enumerate(kept) if tensor.is_floating_point()]
+    torch._foreach_lerp_([kept[i] for i in floating], [new[i] for i in floating], weight)  # pyright: ignore
+
+
+def finite(loss: float, run: Run, done: int) -> float:
+    if math.isfinite(loss):
+        return loss
+    raise FloatingPointError(
+        f"{run.name}: the loss is {loss} at step {done}: expected a finite number; "
+        f"lower learning_rate ({run.recipe.learning_rate}) or look at the data"
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What changes from step to step."""
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+
+
+def write_checkpoint(run: Run, parts: Parts, step: int, history: list[dict], seconds: float) -> None:
+    """Replaces the run's checkpoint in one step; whoever kills the run finds the old one or the new."""
+    state = {
+        "digest": run.digest,
+        "step": step,
+        "model": parts.model.state_dict(),
+        "average": parts.average.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "generator": parts.generator.get_state(),
+        "history": history,
+        "seconds": seconds,
+    }
+    with whole_file(run.checkpoint) as new:
+        torch.save(state, new)
+
+
+def resume(run: Run, parts: Parts) -> tuple[int, list[dict], float]:
+    """Steps done, history and seconds of the run's checkpoint, whose state is loaded; 0, [], 0.0 where there is none.
+
+    A checkpoint of other settings or data is left unread, and replaced at the next one.
+    """
+    if not run.checkpoint.exists():
+        return 0, [], 0.0
+    state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    if state["digest"] != run.digest:
+        return 0, [], 0.0
+    parts.model.load_state_dict(state["model"])
+    parts.average.load_state_dict(state["average"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.generator.set_state(state["generator"])
+    return state["step"], state["history"], state["seconds"]
+
+
+def finish(run: Run, trained: Trained, out: Path, card: dict) -> dict:
+    """Saves the model folder, then removes the checkpoint; returns the card."""
+    card = {
+        "name": run.name,
+        **card,
+        "data": run.identity["data"],
+        "recipe": run.identity["recipe"],
+        "seed": run.seed,
+        "steps": run.steps,
+        "history": trained.history,
+        "train_s": round(trained.seconds, 2),
+        "parameters": models.count_parameters(trained.model),
+        "device": run.device.type,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    card = models.save_model(out, trained.model, card)
+    run.checkpoint.unlink(missing_ok=True)
+    return card
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """First weights are drawn by torch's own initialisers: seeds its global generator, and puts it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class Shuffle:
+    """Rows of batch number `step`, every row once an epoch, in an order that only seed and epoch decide."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int):
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def batch(self, step: int) -> Tensor:
+        places = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        return torch.cat(
+            [
+                self._permutation(int(e))[places[places // self.rows == e] % self.rows]
+                for e in (places // self.rows).unique()
+            ]
+        )
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(self.rows, generator=generator)
+        return self._order
+
+
+def calibrate(logits: Tensor, labels: Tensor) -> float:
+    """Temperature that gives logits (n, classes) the least cross entropy against labels (n,) (arXiv 1706.04599)."""
+    temperatures = torch.logspace(-1, 1, 201, dtype=torch.float64)
+    logits, labels = logits.double().cpu(), labels.cpu()
+    losses = torch.stack([nn.functional.cross_entropy(logits / t, labels) for t in temperatures])
+    return float(temperatures[losses.argmin()])
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels.to(logits.device)).float().mean())
+
+
+Rows = TypeVar("Rows", "ImageSet", "SpeechSet")
+
+
+def required(data: Rows, split: str, name: str) -> Rows:
+    """The rows of one split; UserError where there are none."""
+    rows = data.where(split)
+    if len(rows) == 0:
+        raise UserError(f"{name}: the data has no {split} split; expected some rows in it, prepare it again")
+    return rows

@@ -1,0 +1,92 @@
+"""Training of the picture classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ml import features, models, objectives
+from ml.training.loop import CHECKPOINT_STEPS, Shuffle, accuracy, calibrate, finish, fit, plan_run, required, seeded
+
+if TYPE_CHECKING:
+    from ml.config import Recipe, Training
+    from ml.datasets import ImageSet
+
+FEW_PICTURES = 1000  # for the curve; the figure of the card is from all of them
+UNKNOWN_SHARE = 16  # one picture of nothing known for every so many real ones
+SMOOTHING = 0.02
+
+
+def train_image_classifier(
+    images: ImageSet,
+    recipe: Recipe,
+    training: Training,
+    out: Path,
+    checkpoints: Path,
+    progress: bool = True,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+) -> dict:
+    """Trains, calibrates and saves the picture classifier; returns its card.
+
+    images: all splits; trains on `train`, calibrates and reports on `validation`.
+    """
+    run = plan_run(
+        "image_classifier", recipe, training, {"images": images.digest}, checkpoints, progress, checkpoint_steps
+    )
+    train, held = required(images, "train", run.name), required(images, "validation", run.name)
+    classes, (side, channels_in) = len(images.classes), images.pixels.shape[2:]
+    arguments = {"classes": classes, "side": int(side), "channels_in": int(channels_in), "channels": recipe.channels}
+    with seeded(run.seed):
+        model = models.ImageCNN(**arguments)
+    pixels, labels = resident_pixels(train, run.device), torch.from_numpy(np.array(train.labels)).to(run.device)
+    held_pixels, held_labels = resident_pixels(held, run.device), torch.from_numpy(np.array(held.labels))
+    few = torch.randperm(len(held), generator=torch.Generator().manual_seed(run.seed))[:FEW_PICTURES]
+    shuffle = Shuffle(len(train), recipe.batch_size, run.seed)
+
+    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        rows = shuffle.batch(step)
+        pictures, wanted = picture_batch(pixels, labels, rows.to(run.device), classes, generator)
+        return objectives.cross_entropy(model(pictures), wanted, SMOOTHING)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return {"validation_accuracy": accuracy(classify_pixels(model, held_pixels[few]), held_labels[few])}
+
+    trained = fit(run, model, loss_of, validate)
+    logits = classify_pixels(trained.model, held_pixels).cpu()
+    card = {
+        "kind": "image_cnn",
+        "arguments": arguments,
+        "classes": list(images.classes),
+        "side": int(side),
+        "channels": int(channels_in),
+        "temperature": calibrate(logits, held_labels),
+        "metrics": {"validation_accuracy": accuracy(logits, held_labels), "validation_n": len(held)},
+    }
+    return finish(run, trained, out, card)
+
+
+def resident_pixels(images: ImageSet, device: torch.device) -> Tensor:
+    """All pictures as one uint8 tensor (n, h, w, c) on the device."""
+    return torch.from_numpy(np.array(images.pixels)).to(device)
+
+
+def picture_batch(
+    pixels: Tensor, labels: Tensor, rows: Tensor, classes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Moved pictures of `rows` and some of nothing known, whose label is `classes`: (b', c, h, w), (b',)."""
+    pictures = features.to_pictures(pixels[rows])
+    maps = features.draw_affine(len(rows), features.AffineRange(), generator)
+    moved = features.apply_affine(pictures, maps)
+    unknown = features.unknown_pictures(pictures[: max(1, len(rows) // UNKNOWN_SHARE)], generator)
+    wanted = torch.cat((labels[rows], labels.new_full((len(unknown),), classes)))
+    return torch.cat((moved, unknown)), wanted
+
+
+@torch.no_grad()
+def classify_pixels(model: nn.Module, pixels: Tensor, batch: int = 512) -> Tensor:
+    """Logits (n, classes + 1) of pixels uint8 (n, h, w, c)."""
+    return torch.cat([model(features.to_pictures(part)).float() for part in pixels.split(batch)])

@@ -1,0 +1,215 @@
+"""Training of the extractor: scenes mixed on the fly, asked for by the posteriors of real pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ml import extraction, features, models, objectives, scenes
+from ml.config import UserError
+from ml.training.loop import CHECKPOINT_STEPS, Run, finish, fit, plan_run, required, seeded
+
+if TYPE_CHECKING:
+    from ml.config import ExtractorRecipe, Training
+    from ml.datasets import ImageSet, SpeechSet
+
+QUERY_PICTURES = 300  # per label
+
+
+def train_speech_extractor(
+    speech: SpeechSet,
+    image_dir: Path,
+    images: ImageSet,
+    recipe: ExtractorRecipe,
+    training: Training,
+    out: Path,
+    checkpoints: Path,
+    progress: bool = True,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+) -> dict:
+    """Trains and saves the extractor; its queries are the posteriors of real pictures by the model in `image_dir`.
+
+    Presence and activity thresholds are chosen on validation scenes and stand in the card, as probabilities.
+    """
+    image_model, image_card = models.load_model(image_dir)
+    data = {"audio": speech.digest, "images": images.digest, "image_classifier": image_card["digests"][models.WEIGHTS]}
+    run = plan_run("speech_extractor", recipe, training, data, checkpoints, progress, checkpoint_steps)
+    labels = extraction.shared_labels(image_card["classes"], speech.classes)
+    if len(labels) < 2:
+        raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")
+    arguments = {
+        "labels": list(labels),
+        "sample_rate_hz": speech.sample_rate_hz,
+        "channels": recipe.channels,
+        "blocks": recipe.blocks,
+    }
+    with seeded(run.seed):
+        model = extraction.Extractor(**arguments)
+    train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
+    ask = Asker(image_model, image_card, labels, speech.classes, run.device)
+    loss_of = scene_loss(
+        run, train, ask.pictures(required(images, "train", run.name), run.seed), recipe, model.hop_samples
+    )
+    trial = Trial(held, ask.pictures(required(images, "validation", run.name), run.seed), labels, run)
+    trained = fit(run, model, loss_of, lambda model: {"validation_si_sdr_improvement_db": trial.improvement(model, 50)})
+    assert isinstance(trained.model, extraction.Extractor)
+    thresholds, metrics = trial.conclude(trained.model)
+    card = {
+        "kind": "speech_extractor",
+        "arguments": arguments,
+        "classes": list(labels),
+        "sample_rate_hz": speech.sample_rate_hz,
+        "temperature": 1.0,
+        **thresholds,
+        "metrics": metrics,
+    }
+    return finish(run, trained, out, card)
+
+
+class Asker:
+    """Turns pictures into queries: calibrated posteriors of the image classifier over the shared labels."""
+
+    def __init__(
+        self, model: nn.Module, card: dict, labels: tuple[str, ...], heard: tuple[str, ...], device: torch.device
+    ):
+        self.model, self.card, self.labels, self.heard, self.device = model.to(device), card, labels, heard, device
+
+    def pictures(self, images: ImageSet, seed: int) -> Tensor:
+        """Queries (speech classes, pictures, labels) of pictures of every label, lightly moved; NaN where none is."""
+        generator = torch.Generator().manual_seed(seed)
+        table = torch.full((len(self.heard), QUERY_PICTURES, len(self.labels)), torch.nan)
+        for label in self.labels:
+            rows = np.flatnonzero(np.asarray(images.labels) == images.classes.index(label))
+            if len(rows) == 0:
+                raise UserError(f"speech_extractor: no picture of {label!r} in this split; expected at least one")
+            chosen = rows[torch.randint(len(rows), (QUERY_PICTURES,), generator=generator).numpy()]
+            table[self.heard.index(label)] = self.queries(np.array(images.pixels[np.sort(chosen)]), generator).cpu()
+        return table.to(self.device)
+
+    @torch.no_grad()
+    def queries(self, pixels: np.ndarray, generator: torch.Generator) -> Tensor:
+        """Queries (n, labels) of pixels uint8 (n, h, w, c)."""
+        pictures = features.to_pictures(torch.from_numpy(pixels).to(self.device))
+        maps = features.draw_affine(len(pictures), features.AffineRange(), generator)
+        logits = self.model(features.apply_affine(pictures, maps)).float()
+        posteriors = torch.softmax(logits / self.card["temperature"], dim=1)
+        return extraction.query_of(posteriors, self.card["classes"], self.labels)
+
+
+def scene_loss(run: Run, speech: SpeechSet, asked: Tensor, recipe: ExtractorRecipe, hop_samples: int):
+    """The loss of a step: scenes mixed on the device, separation + presence + activity."""
+    bank = scenes.clip_bank(speech, run.device)
+    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, speech.sample_rate_hz)
+    confusable = scenes.confusable_labels(word_shapes(bank), bank.labels, len(speech.classes))
+    queryable = ~asked[:, 0, 0].isnan().cpu()
+    samples = scenes.scene_samples(speech, recipe.scene_s)
+
+    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        drawn = scenes.draw_training_scenes(bank, recipe.batch_size, confusable, generator, queryable)
+        picked = torch.randint(asked.shape[1], (recipe.batch_size,), generator=generator).to(run.device)
+        batch = scenes.mix(bank, noise, drawn, samples, hop_samples)
+        output = model(batch.mixture, asked[batch.queries, picked])
+        return (
+            objectives.separation_loss(output.estimate, batch.target, batch.mixture, batch.present)
+            + 2 * objectives.presence_loss(output.presence_logits, batch.present)
+            + 2 * objectives.activity_loss(output.activity_logits, batch.active)
+        )
+
+    return loss_of
+
+
+def word_shapes(bank: scenes.ClipBank, slices: int = 8, batch: int = 64) -> Tensor:
+    """What every clip sounds like in a few numbers (clips, d): its log-mel spectrogram averaged in `slices` of time."""
+    device = bank.samples.device
+    log_mel, shapes = features.LogMel(bank.sample_rate_hz).to(device), []
+    speed = next((k for k in range(bank.speeds) if bank.lengths[0, k] == bank.lengths[0].median()), 0)
+    for rows in torch.arange(len(bank), device=device).split(batch):
+        speeds = torch.full_like(rows, speed)
+        sizes = bank.active_ends[rows, speed] - bank.active_starts[rows, speed]
+        waveforms = bank.place(rows, speeds, -bank.active_starts[rows, speed], int(sizes.max()))
+        mel, frames = log_mel(waveforms, sizes)
+        shapes += [
+            nn.functional.adaptive_avg_pool1d(m[:, :n], slices).flatten() for m, n in zip(mel, frames, strict=True)
+        ]
+    return torch.stack(shapes).cpu()
+
+
+class Trial:
+    """Validation scenes of the extractor: the headline ones, and mixed ones with absent words for the thresholds."""
+
+    def __init__(self, speech: SpeechSet, asked: Tensor, labels: tuple[str, ...], run: Run):
+        heads = scenes.headline_scenes(speech, 150, "full", run.seed, labels)
+        mixed = scenes.draw_scenes(speech, 300, "any", run.seed + 1, labels, absent_share=0.5)
+        self.headline, self.mixed = scenes.render(heads, speech), scenes.render(mixed, speech)
+        self.asked, self.device = asked, run.device
+
+    @torch.no_grad()
+    def answer(self, model: nn.Module, rendered: scenes.Scenes, n: int, batch: int = 25) -> extraction.ExtractorOutput:
+        outputs = []
+        for start in range(0, n, batch):
+            part = slice(start, min(start + batch, n))
+            queries = torch.from_numpy(rendered.queries[part]).to(self.device)
+            picked = torch.arange(start, start + len(queries), device=self.device) % self.asked.shape[1]
+            outputs.append(model(torch.from_numpy(rendered.mixture[part]).to(self.device), self.asked[queries, picked]))
+        fields = (field.name for field in dataclasses.fields(extraction.ExtractorOutput))
+        return extraction.ExtractorOutput(*(torch.cat([getattr(o, f).float().cpu() for o in outputs]) for f in fields))
+
+    def improvement(self, model: nn.Module, n: int) -> float:
+        """Mean SI-SDR improvement in dB on the first n headline scenes."""
+        n = min(n, len(self.headline.queries))
+        target, mixture = (torch.from_numpy(x[:n]) for x in (self.headline.target, self.headline.mixture))
+        estimate = self.answer(model, self.headline, n).estimate
+        return float((objectives.si_sdr_db(estimate, target) - objectives.si_sdr_db(mixture, target)).mean())
+
+    def conclude(self, model: extraction.Extractor) -> tuple[dict, dict]:
+        """Thresholds chosen on, and figures of, all the validation scenes."""
+        output = self.answer(model, self.mixed, len(self.mixed.queries))
+        present = torch.from_numpy(self.mixed.present)
+        wanted = self.mixed.word_labels == self.mixed.queries[:, None]
+        active = active_frames(self.mixed.intervals, wanted, model.hop_samples, output.activity_logits.shape[1])
+        presence, activity = output.presence_logits.sigmoid(), output.activity_logits.sigmoid()
+        thresholds = {
+            "presence_threshold": best_threshold(presence, present, balanced_accuracy),
+            "activity_threshold": best_threshold(activity[present], active[present], f1_score),
+        }
+        metrics = {
+            "validation_si_sdr_improvement_db": self.improvement(model, len(self.headline.queries)),
+            "validation_presence_auc": objectives.roc_auc(presence, present),
+            "validation_presence_balanced_accuracy": balanced_accuracy(
+                presence > thresholds["presence_threshold"], present
+            ),
+            "validation_activity_f1": f1_score(activity[present] > thresholds["activity_threshold"], active[present]),
+        }
+        return thresholds, metrics
+
+
+def active_frames(intervals: np.ndarray, wanted: np.ndarray, hop_samples: int, frames: int) -> Tensor:
+    """Frames (n, frames) whose centre lies in one of the wanted (n, w) intervals (n, w, 2) in samples."""
+    time = np.arange(frames) * hop_samples
+    inside = (time >= intervals[:, :, :1]) & (time < intervals[:, :, 1:])
+    return torch.from_numpy((inside & wanted[:, :, None]).any(1))
+
+
+def best_threshold(scores: Tensor, truth: Tensor, figure: Callable[[Tensor, Tensor], float]) -> float:
+    """The middle of the thresholds from 0.02 to 0.98 at which `figure` of the decisions is best."""
+    candidates = [k / 100 for k in range(2, 99)]
+    figures = [figure(scores > threshold, truth) for threshold in candidates]
+    best = [c for c, value in zip(candidates, figures, strict=True) if value >= max(figures) - 1e-9]
+    return best[len(best) // 2]
+
+
+def balanced_accuracy(decided: Tensor, truth: Tensor) -> float:
+    hits, rejections = decided[truth].float(), (~decided[~truth]).float()
+    parts = [part.mean() for part in (hits, rejections) if len(part)]
+    return float(torch.stack(parts).mean())
+
+
+def f1_score(decided: Tensor, truth: Tensor) -> float:
+    both = (decided & truth).sum()
+    return float(2 * both / (decided.sum() + truth.sum()).clamp(min=1))

@@ -1,0 +1,153 @@
+"""The extractor: aligned, bounded, exact in pieces, and told by the query which word to give back."""
+
+import numpy as np
+import pytest
+import torch
+
+from ml import extraction, models, objectives
+from ml.config import UserError
+
+LABELS = ("bar", "ring", "slash")
+RATE_HZ = 4000
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def extractor(trained: bool = False) -> extraction.Extractor:
+    """A small extractor; `trained` fills the weights that start at zero, as training would."""
+    torch.manual_seed(0)
+    model = extraction.Extractor(LABELS, RATE_HZ, channels=24, blocks=3)
+    if trained:
+        for block in model.blocks:
+            torch.nn.init.normal_(block.mix.weight, std=0.2)
+    return model.eval()
+
+
+def mixtures(n: int = 3, samples: int = 3000, seed: int = 1) -> torch.Tensor:
+    return 0.1 * torch.randn(n, samples, generator=generator(seed))
+
+
+def queries(n: int = 3, seed: int = 2) -> torch.Tensor:
+    return torch.softmax(3 * torch.randn(n, len(LABELS), generator=generator(seed)), dim=1)
+
+
+def test_the_estimate_has_the_mixtures_length_and_every_frame_a_score():
+    model = extractor()
+    for samples in (1, 63, 64, 3000, 3001):
+        output = model(mixtures(2, samples), queries(2))
+        assert output.estimate.shape == (2, samples)
+        assert output.presence_logits.shape == (2,)
+        assert output.activity_logits.shape == (2, model.frames(samples))
+        assert torch.isfinite(output.estimate).all()
+
+
+def test_analysis_and_synthesis_give_the_waveform_back():
+    model, mixture = extractor(), mixtures()
+    assert torch.allclose(model.invert(model.transform(mixture), 3000), mixture, atol=1e-6)
+
+
+def test_a_batch_of_one_equals_a_batch_of_many_padded_to_its_longest():
+    model, mixture, query = extractor(trained=True), mixtures(), queries()
+    lengths = torch.tensor([1500, 3000, 2345])
+    padded = mixture * (torch.arange(3000) < lengths[:, None])
+    together = model(padded, query, lengths)
+    for i, size in enumerate(lengths.tolist()):
+        alone = model(mixture[i : i + 1, :size], query[i : i + 1])
+        assert torch.allclose(together.estimate[i, :size], alone.estimate[0], atol=1e-5)
+        assert (together.estimate[i, size:] == 0).all()
+        assert torch.allclose(together.presence_logits[i], alone.presence_logits[0], atol=1e-4)
+
+
+def test_the_level_of_a_recording_scales_the_estimate_and_nothing_else():
+    model, mixture, query = extractor(trained=True), mixtures(), queries()
+    loud, quiet = model(mixture, query), model(0.01 * mixture, query)
+    assert torch.allclose(loud.estimate, 100 * quiet.estimate, atol=1e-5)
+    assert torch.allclose(loud.presence_logits, quiet.presence_logits, atol=1e-3)
+
+
+def test_a_long_recording_in_overlapping_pieces_gives_the_same_answer():
+    model, mixture, query = extractor(trained=True), mixtures(1, 64 * 100), queries(1)
+    gain = extraction.recording_gain(mixture, model.window_samples)
+    whole, margin = model(mixture, query, gain=gain), 64 * (model.context_frames + 1)
+    left = model(mixture[:, : 64 * 50 + margin], query, gain=gain)
+    right = model(mixture[:, 64 * 50 - margin :], query, gain=gain)
+    joined = torch.cat((left.estimate[:, : 64 * 50], right.estimate[:, margin:]), dim=1)
+    assert torch.allclose(joined, whole.estimate, atol=1e-5)
+    frames = torch.cat((left.activity_logits[:, :50], right.activity_logits[:, margin // 64 :]), dim=1)
+    assert torch.allclose(frames, whole.activity_logits, atol=1e-4)
+
+
+def test_the_soft_maximum_of_pieces_is_that_of_the_whole():
+    scores = torch.randn(2, 40, generator=generator())
+    parts = torch.stack([extraction.soft_maximum(part) for part in scores.split([13, 27], dim=1)], dim=1)
+    assert torch.allclose(extraction.soft_maximum(parts), extraction.soft_maximum(scores), atol=1e-5)
+    assert (extraction.soft_maximum(scores) >= scores.amax(1)).all()
+
+
+def test_the_mask_is_bounded():
+    model, states = extractor(), 1000 * torch.randn(1, 24, 10, generator=generator())
+    mask = model.bounded_mask(states)
+    assert mask.real.abs().max() <= extraction.MASK_LIMIT
+    assert mask.imag.abs().max() <= extraction.MASK_LIMIT
+
+
+def test_silence_gives_silence():
+    output = extractor(trained=True)(torch.zeros(1, 2000), queries(1))
+    assert (output.estimate == 0).all()
+    assert torch.isfinite(output.presence_logits).all()
+
+
+def test_gradients_are_finite_and_reach_every_weight():
+    model = extractor(trained=True)
+    output = model(mixtures(), queries())
+    (output.estimate.square().mean() + output.presence_logits.sum() + output.activity_logits.mean()).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.isfinite(weight.grad).all(), name
+
+
+def test_swapping_the_picture_swaps_the_word():
+    """Two tones at once, learnt by heart: whichever is asked for comes back, and a third is known to be absent."""
+    time = torch.arange(2000) / RATE_HZ
+    words = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (300, 1200)]) * torch.hann_window(2000)
+    mixture, query = words.sum(0).expand(3, -1), torch.eye(3)
+    target = torch.cat((words, torch.zeros(1, 2000)))
+    present = torch.tensor([True, True, False])
+    model = extractor().train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(60):
+        output = model(mixture, query)
+        loss = objectives.separation_loss(output.estimate, target, mixture, present)
+        loss = loss + objectives.presence_loss(output.presence_logits, present)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    output = model(mixture, query)
+    assert (objectives.si_sdr_db(output.estimate[:2], words) > 10).all()
+    assert (objectives.si_sdr_db(output.estimate[:2], words.flip(0)) < 0).all()
+    assert ((output.presence_logits > 0) == present).all()
+
+
+def test_the_shared_labels_are_those_both_pictured_and_heard():
+    assert extraction.shared_labels(("cat", "dog", "owl"), ("owl", "dog", "cow")) == ("dog", "owl")
+
+
+def test_the_query_keeps_the_posterior_of_the_shared_labels_only():
+    posteriors = torch.tensor([[0.5, 0.2, 0.1, 0.2]])  # cat, dog, owl, nothing known
+    assert extraction.query_of(posteriors, ("cat", "dog", "owl"), ("dog", "owl")).tolist() == [
+        pytest.approx([0.2, 0.1])
+    ]
+
+
+def test_a_saved_extractor_answers_as_before(tmp_path):
+    model = extractor(trained=True)
+    arguments = {"labels": list(LABELS), "sample_rate_hz": RATE_HZ, "channels": 24, "blocks": 3}
+    models.save_model(tmp_path / "e", model, {"kind": "speech_extractor", "arguments": arguments})
+    loaded, _ = extraction.load_extractor(tmp_path / "e")
+    assert np.array_equal(
+        loaded(mixtures(), queries()).estimate.detach(), model(mixtures(), queries()).estimate.detach()
+    )
+    with pytest.raises(UserError, match="kind 'speech_extractor'"):
+        models.load_model(tmp_path / "e")

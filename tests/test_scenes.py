@@ -1,0 +1,228 @@
+"""Scenes are what their plan says: overlap, levels, presence and intervals, the same for the same seed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toy_models import CLASSES, RATE_HZ, toy_speech
+
+from ml import scenes
+from ml.config import UserError
+from ml.datasets import SpeechSet
+
+
+@pytest.fixture(scope="module")
+def speech() -> SpeechSet:
+    return toy_speech().where("train")
+
+
+@pytest.fixture(scope="module")
+def bank(speech) -> scenes.ClipBank:
+    return scenes.clip_bank(speech, torch.device("cpu"))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def overlap_share(intervals: np.ndarray) -> np.ndarray:
+    """Share (n,) of the shorter of the first two words that the longer one covers."""
+    (begin, end), (start, stop) = intervals[:, 0].T, intervals[:, 1].T
+    shared = np.clip(np.minimum(end, stop) - np.maximum(begin, start), 0, None)
+    return shared / np.minimum(end - begin, stop - start)
+
+
+def db(ratio) -> np.ndarray:
+    return 20 * np.log10(ratio)
+
+
+def level_of(words: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    return np.array([np.sqrt(np.mean(w[b:e].astype(float) ** 2)) for w, (b, e) in zip(words, intervals, strict=True)])
+
+
+def test_the_active_range_runs_between_the_first_and_last_sample_above_40_db_below_the_peak():
+    clip = np.array([0.0, 0.009, 0.011, 1.0, 0.0, -0.02, 0.0099, 0.0])
+    assert scenes.active_range(clip) == (2, 6)
+    assert scenes.active_range(np.zeros(5)) == (0, 0)
+    assert scenes.active_level(clip) == pytest.approx(np.sqrt((0.011**2 + 1 + 0.02**2) / 4))
+
+
+@pytest.mark.parametrize(("overlap", "low", "high"), [("full", 1, 1), ("partial", 0.1, 0.9), ("none", 0, 0)])
+def test_two_words_overlap_as_asked(speech, overlap, low, high):
+    rendered = scenes.render(scenes.headline_scenes(speech, 60, overlap, seed=3), speech)
+    share = overlap_share(rendered.intervals)
+    assert share.min() >= low - 1e-9
+    assert share.max() <= high + 1e-9
+    assert np.unique(np.round(share, 2)).size > 10 or low == high
+
+
+def test_three_words_asked_not_to_overlap_are_all_apart(speech):
+    plan = scenes.draw_scenes(speech, 30, "none", seed=0, words=(3, 3))
+    for intervals in scenes.render(plan, speech).intervals:
+        ordered = intervals[intervals[:, 0].argsort()]
+        assert (ordered[1:, 0] >= ordered[:-1, 1]).all()
+
+
+def test_headline_scenes_are_two_different_words_at_0_db_in_noise_at_30_db(speech):
+    rendered = scenes.render(scenes.headline_scenes(speech, 40, "full", seed=1), speech)
+    first, second = (level_of(rendered.words[:, k], rendered.intervals[:, k]) for k in (0, 1))
+    noise = rendered.mixture.astype(float) - rendered.words.sum(1)
+    assert np.allclose(db(first / second), 0, atol=0.01)
+    assert np.allclose(db(first / noise.std(1)), 30, atol=0.5)
+    assert rendered.present.all()
+    assert (rendered.word_labels[:, 0] == rendered.queries).all()
+    assert (rendered.word_labels[:, 1] != rendered.queries).all()
+    assert np.array_equal(rendered.target, rendered.words[:, 0])
+
+
+def test_mixed_scenes_keep_their_ranges_and_their_share_of_absent_words(speech):
+    plan = scenes.draw_scenes(speech, 400, "any", seed=2)
+    counts = (plan.clips >= 0).sum(1)
+    assert {1, 2, 3} == set(counts)
+    assert 0.23 < 1 - plan.present.mean() < 0.37
+    assert set(plan.queries) == set(range(len(CLASSES)))
+    two = counts >= 2
+    rendered = scenes.render(plan, speech)
+    first, second = (level_of(rendered.words[two, k], rendered.intervals[two, k]) for k in (0, 1))
+    ratio = db(first / second)
+    assert -5.1 < ratio.min() < -3.5
+    assert 3.5 < ratio.max() < 5.1
+
+
+def test_a_word_is_present_exactly_where_the_plan_says_and_then_every_occurrence_is_the_target(speech):
+    rendered = scenes.render(scenes.draw_scenes(speech, 200, "any", seed=5, words=(2, 3)), speech)
+    wanted = rendered.word_labels == rendered.queries[:, None]
+    assert np.array_equal(wanted.any(1), rendered.present)
+    assert (wanted.sum(1) > 1).any()
+    assert np.allclose(rendered.target, (rendered.words * wanted[:, :, None]).sum(1), atol=1e-7)
+    assert (rendered.target[~rendered.present] == 0).all()
+
+
+def test_the_plan_of_a_scene_depends_on_the_seed_and_its_number_alone(speech):
+    few, many = (scenes.draw_scenes(speech, n, "partial", seed=9) for n in (5, 12))
+    for field in dataclasses.fields(scenes.ScenePlan):
+        short, long = getattr(few, field.name), getattr(many, field.name)
+        assert np.array_equal(short, long[:5] if isinstance(long, np.ndarray) else long), field.name
+    other = scenes.draw_scenes(speech, 5, "partial", seed=10)
+    assert not np.array_equal(other.clips, few.clips)
+
+
+def test_rendering_in_pieces_gives_the_same_samples(speech):
+    plan = scenes.draw_scenes(speech, 7, "any", seed=0)
+    whole, piece = scenes.render(plan, speech), scenes.render(plan, speech, 3, 6)
+    assert np.array_equal(whole.mixture[3:6], piece.mixture)
+    assert np.array_equal(whole.target[3:6], piece.target)
+
+
+def test_only_the_labels_asked_for_become_queries(speech):
+    plan = scenes.draw_scenes(speech, 50, "any", seed=0, labels=("ring",))
+    assert set(plan.queries) == {CLASSES.index("ring")}
+
+
+def test_what_cannot_be_composed_is_refused(speech):
+    with pytest.raises(UserError, match="overlap 'sideways': expected one of full"):
+        scenes.draw_scenes(speech, 1, "sideways", seed=0)
+    alone = dataclasses.replace(speech, labels=np.zeros_like(speech.labels))
+    with pytest.raises(UserError, match="has no clip"):
+        scenes.headline_scenes(alone, 1, "full", seed=0)
+    with pytest.raises(UserError, match="too long"):
+        scenes.draw_scenes(speech, 1, "none", seed=0, words=(12, 12), scene_s=0.1)
+
+
+def test_long_words_get_long_scenes(speech):
+    stretched = dataclasses.replace(speech, lengths=speech.lengths * 10)
+    assert scenes.scene_samples(speech, 2.0) == 2 * RATE_HZ
+    assert scenes.scene_samples(stretched, 2.0) >= 3 * np.percentile(stretched.lengths, 85)
+
+
+def test_the_bank_holds_every_clip_at_level_1_and_every_speed(speech, bank):
+    same = scenes.mixing.SPEEDS.index((1, 1))
+    for row in (0, 17, len(speech) - 1):
+        clip, size = speech.clip(row), int(bank.lengths[row, same])
+        placed = bank.place(torch.tensor([row]), torch.tensor([same]), torch.tensor([0]), size)[0].numpy()
+        assert size == len(clip)
+        assert np.allclose(placed, clip / scenes.active_level(clip), atol=2e-3)
+    ratios = bank.lengths[:, -1] / bank.lengths[:, 0]
+    assert ratios.numpy() == pytest.approx(0.85 / 1.15, rel=0.01)
+
+
+def test_a_faster_clip_sounds_higher(bank):
+    def pitch(speed: int) -> float:
+        size = int(bank.lengths[0, speed])
+        clip = bank.place(torch.tensor([0]), torch.tensor([speed]), torch.tensor([0]), size)[0]
+        return int(torch.fft.rfft(clip, n=65536).abs().argmax()) / 65536
+
+    assert pitch(6) / pitch(0) == pytest.approx(1.15 / 0.85, rel=0.02)
+
+
+def test_a_placed_clip_is_shifted_and_silent_elsewhere(bank):
+    row, speed, size = torch.tensor([4]), torch.tensor([2]), int(bank.lengths[4, 2])
+    at_zero = bank.place(row, speed, torch.tensor([0]), size)
+    late = bank.place(row, speed, torch.tensor([50]), size + 80)
+    early = bank.place(row, speed, torch.tensor([-30]), size)
+    assert torch.equal(late[:, 50 : 50 + size], at_zero)
+    assert (late[:, :50] == 0).all()
+    assert (late[:, 50 + size :] == 0).all()
+    assert torch.equal(early[:, : size - 30], at_zero[:, 30:])
+
+
+def test_silent_clips_are_refused_by_name(speech):
+    mute = dataclasses.replace(speech, samples=np.zeros_like(speech.samples))
+    with pytest.raises(UserError, match=f"clip {speech.ids[0]}: expected sound"):
+        scenes.clip_bank(mute, torch.device("cpu"))
+
+
+def training_batch(bank, n: int = 400, seed: int = 0) -> tuple[scenes.TrainingScenes, scenes.SceneBatch]:
+    noise = scenes.noise_bank(generator(), torch.device("cpu"), RATE_HZ)
+    confusable, queryable = torch.tensor([1, 2, 0]), torch.ones(3, dtype=torch.bool)
+    drawn = scenes.draw_training_scenes(bank, n, confusable, generator(seed), queryable)
+    return drawn, scenes.mix(bank, noise, drawn, 2 * RATE_HZ, 64)
+
+
+def test_training_scenes_have_a_target_exactly_where_the_word_is_present(bank):
+    drawn, batch = training_batch(bank)
+    heard = ((bank.labels[drawn.clips] == drawn.queries[:, None]) & (drawn.levels > 0)).any(1)
+    assert torch.equal(heard, batch.present)
+    assert torch.equal((batch.target != 0).any(1), batch.present)
+    assert torch.equal(batch.active.any(1), batch.present)
+    assert 0.6 < float(batch.present.float().mean()) < 0.85
+
+
+def test_training_scenes_have_one_to_three_words(bank):
+    drawn, _ = training_batch(bank)
+    counts = (drawn.levels > 0).sum(1)
+    assert set(counts.tolist()) == {1, 2, 3}
+    assert (drawn.levels[:, 0] == 1).all()
+
+
+def test_the_target_lies_in_the_active_frames(bank):
+    _, batch = training_batch(bank)
+    energy = torch.nn.functional.avg_pool1d(batch.target.square()[:, None], 64)[:, 0]  # (b, samples / 64)
+    outside = ~(batch.active[:, :-1] | batch.active[:, 1:])
+    assert float((energy * outside).sum() / energy.sum()) < 0.001
+
+
+def test_training_scenes_repeat_with_their_generator(bank):
+    assert torch.equal(training_batch(bank, 8, seed=3)[1].mixture, training_batch(bank, 8, seed=3)[1].mixture)
+    assert not torch.equal(training_batch(bank, 8, seed=3)[1].mixture, training_batch(bank, 8, seed=4)[1].mixture)
+
+
+def test_labels_without_pictures_are_never_asked_for(bank):
+    queryable = torch.tensor([True, False, True])
+    drawn = scenes.draw_training_scenes(bank, 300, torch.tensor([1, 2, 0]), generator(), queryable)
+    assert queryable[drawn.queries].all()
+
+
+def test_noise_has_unit_level_and_its_colours_differ():
+    noise = scenes.noise_bank(generator(), torch.device("cpu"), RATE_HZ)
+    assert torch.allclose(noise.square().mean(1), torch.ones(6), atol=1e-4)
+    spectrum = torch.fft.rfft(noise).abs().square()
+    low_share = spectrum[:, : spectrum.shape[1] // 4].sum(1) / spectrum.sum(1)
+    assert low_share[0] == pytest.approx(0.25, abs=0.02)
+    assert (low_share[1:].diff() > 0).all()
+
+
+def test_the_confusable_label_is_the_nearest_other_one():
+    features, labels = torch.tensor([[0.0], [0.2], [5.0], [1.0], [1.2]]), torch.tensor([0, 0, 1, 2, 2])
+    assert scenes.confusable_labels(features, labels, 3).tolist() == [2, 2, 0]

@@ -1,0 +1,297 @@
+"""The loop learns, stops at nonsense, and after a kill goes on as if nothing had happened."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_models import CLASSES, recipe, toy_images, toy_speech
+
+from ml import extraction, models, training
+from ml.config import ExtractorRecipe, PerBudget, Training, UserError
+from ml.datasets import ImageSet, SpeechSet
+from ml.training import loop
+
+CPU = Training("quick", "cpu", 0)
+EXTRACTOR = ExtractorRecipe(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return toy_images()
+
+
+@pytest.fixture(scope="module")
+def speech() -> SpeechSet:
+    return toy_speech()
+
+
+@pytest.fixture(scope="module")
+def image_dir(images, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("image") / "image_classifier"
+    training.train_image_classifier(images, recipe(60, 8), CPU, out, out.parent / "checkpoints", False)
+    return out
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / models.WEIGHTS).read_bytes()
+
+
+# --- the loop itself ------------------------------------------------------------------------------------------------
+
+
+class Crash(Exception):
+    """What stands for the end of the process where only the loop is looked at."""
+
+
+def line_loss(crash_at: int | None = None):
+    """Loss of fitting a line to noisy points drawn at every step; ends the run at a step if asked to."""
+
+    def loss_of(model, step, generator):
+        if step == crash_at:
+            raise Crash
+        x = torch.randn(16, 2, generator=generator)
+        return (model(x)[:, 0] - x[:, 0] + 2 * x[:, 1]).square().mean()
+
+    return loss_of
+
+
+def a_run(tmp_path: Path, **changes) -> loop.Run:
+    how = dataclasses.replace(recipe(50, 1), learning_rate=0.1, **changes)
+    return loop.plan_run("line", how, CPU, {"points": "drawn"}, tmp_path, progress=False, checkpoint_steps=10)
+
+
+def fitted(run: loop.Run, crash_at: int | None = None) -> loop.Trained:
+    with loop.seeded(0):
+        model = torch.nn.Linear(2, 1)
+    return loop.fit(run, model, line_loss(crash_at), lambda model: {"figure": 1.0})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_loop_finds_the_line(tmp_path, optimizer):
+    trained = fitted(a_run(tmp_path, optimizer=optimizer))
+    assert trained.model.weight[0].tolist() == pytest.approx([1, -2], abs=0.1)
+    losses = [row["loss"] for row in trained.history]
+    assert losses[-1] < losses[0] / 10
+
+
+def test_the_history_names_steps_losses_and_figures(tmp_path):
+    history = fitted(a_run(tmp_path)).history
+    assert [row["step"] for row in history] == [10, 20, 30, 40, 50]
+    assert all(row["figure"] == 1.0 for row in history)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("crash_at", [5, 23, 49])
+def test_a_run_that_was_ended_gives_the_same_weights_and_history(tmp_path, optimizer, crash_at):
+    whole = fitted(a_run(tmp_path / "whole", optimizer=optimizer))
+    with pytest.raises(Crash):
+        fitted(a_run(tmp_path / "ended", optimizer=optimizer), crash_at)
+    again = fitted(a_run(tmp_path / "ended", optimizer=optimizer))
+    assert torch.equal(again.model.weight, whole.model.weight)
+    assert again.history == whole.history
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):
+    with pytest.raises(Crash):
+        fitted(a_run(tmp_path / "a"), 35)
+    changed = fitted(a_run(tmp_path / "a", weight_decay=0.3))
+    fresh = fitted(a_run(tmp_path / "b", weight_decay=0.3))
+    assert torch.equal(changed.model.weight, fresh.model.weight)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_kept(tmp_path):
+    run = a_run(tmp_path)
+
+    def loss_of(model, step, generator):
+        return model.weight.sum() * (float("nan") if step == 14 else 1.0)
+
+    with pytest.raises(FloatingPointError, match="line: the loss is nan at step 20: expected a finite number"):
+        loop.fit(run, torch.nn.Linear(2, 1), loss_of, lambda model: {})
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 10
+
+
+def test_the_learning_rate_goes_up_once_and_down_to_nothing():
+    shares = [loop.one_cycle(step, 100) for step in range(100)]
+    top = shares.index(max(shares))
+    assert max(shares) == 1
+    assert 5 < top < 30
+    assert shares[: top + 1] == sorted(shares[: top + 1])
+    assert shares[top:] == sorted(shares[top:], reverse=True)
+    assert shares[-1] < 0.01
+
+
+def test_every_row_comes_once_an_epoch():
+    shuffle = loop.Shuffle(10, 4, seed=0)
+    rows = torch.cat([shuffle.batch(step) for step in range(5)])
+    assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+    assert torch.equal(loop.Shuffle(10, 4, seed=0).batch(3), rows[12:16])
+    assert len(loop.Shuffle(3, 8, seed=0).batch(1)) == 8
+
+
+def test_the_average_follows_the_model_and_lags_behind():
+    model = torch.nn.BatchNorm1d(2)
+    average = loop.copy_of(model)
+    torch.nn.init.constant_(model.weight, 3.0)
+    model.running_mean += 3
+    loop.update_average(average, model, step=90)
+    assert 1 < float(average.weight[0]) < 3
+    assert 0 < float(average.running_mean[0]) < 3
+    assert torch.equal(model.weight, torch.full((2,), 3.0))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_calibration_finds_the_temperature(factor):
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 5, generator=generator)
+    labels = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]
+    assert loop.calibrate(factor * logits, labels) == pytest.approx(factor, rel=0.1)
+
+
+def test_first_weights_are_drawn_without_touching_the_global_generator():
+    before = torch.get_rng_state()
+    with loop.seeded(3):
+        first = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    with loop.seeded(3):
+        assert torch.equal(torch.rand(4), first)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=r"training\.device: cuda: this machine has no GPU"):
+        loop.pick_device(dataclasses.replace(CPU, device="cuda"))
+    assert loop.pick_device(dataclasses.replace(CPU, device="auto")).type == "cpu"
+
+
+def test_thresholds_lie_in_the_middle_of_the_best():
+    scores, truth = torch.tensor([0.1, 0.3, 0.7, 0.9]), torch.tensor([False, False, True, True])
+    chosen = training.separation.best_threshold(scores, truth, training.separation.balanced_accuracy)
+    assert chosen == pytest.approx(0.5, abs=0.02)
+
+
+# --- the three kinds of model ---------------------------------------------------------------------------------------
+
+
+def test_the_picture_classifier_learns_and_its_card_says_how(images, image_dir):
+    model, card = models.load_model(image_dir)
+    held = images.where("gate")
+    logits = training.pictures.classify_pixels(model, torch.from_numpy(np.array(held.pixels)))
+    assert loop.accuracy(logits, torch.from_numpy(held.labels)) >= 0.9
+    assert card["kind"] == "image_cnn"
+    assert card["classes"] == list(CLASSES)
+    assert (card["side"], card["channels"], card["steps"], card["seed"]) == (14, 1, 60, 0)
+    assert card["data"] == {"images": images.digest}
+    assert card["parameters"] == models.count_parameters(model)
+    assert card["temperature"] > 0
+    assert card["history"][-1]["step"] == 60
+    assert card["train_s"] > 0
+
+
+def test_a_blank_and_a_noisy_picture_are_nothing_known(image_dir):
+    model, _ = models.load_model(image_dir)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (20, 14, 14, 1), dtype=np.uint8)
+    blank = np.repeat(rng.integers(0, 256, (20, 1, 1, 1), dtype=np.uint8), 14, axis=1).repeat(14, axis=2)
+    decided = training.pictures.classify_pixels(model, torch.from_numpy(np.concatenate((noise, blank)))).argmax(1)
+    assert float((decided == len(CLASSES)).float().mean()) >= 0.9
+
+
+@pytest.mark.parametrize("kind", models.SPEECH_MODELS)
+def test_each_speech_classifier_learns(kind, speech, tmp_path):
+    card = training.train_speech_classifier(kind, speech, recipe(50, 12), CPU, tmp_path / "m", tmp_path / "c", False)
+    model, read = models.load_model(tmp_path / "m")
+    assert read == card
+    assert card["metrics"]["validation_accuracy"] >= 0.9
+    assert card["sample_rate_hz"] == speech.sample_rate_hz
+    assert not model.training
+
+
+def test_the_extractor_learns_and_its_thresholds_stand_in_the_card(speech, images, image_dir, tmp_path):
+    how = dataclasses.replace(EXTRACTOR, steps=PerBudget(200, 200, 200))
+    card = training.train_speech_extractor(speech, image_dir, images, how, CPU, tmp_path / "m", tmp_path / "c", False)
+    assert card["metrics"]["validation_si_sdr_improvement_db"] > 3
+    assert card["metrics"]["validation_presence_auc"] > 0.9
+    assert 0 < card["presence_threshold"] < 1
+    assert 0 < card["activity_threshold"] < 1
+    assert card["classes"] == list(CLASSES)
+    assert card["data"]["image_classifier"] == models.read_card(image_dir)["digests"][models.WEIGHTS]
+    loaded, _ = extraction.load_extractor(tmp_path / "m")
+    assert loaded.labels == CLASSES
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(speech, tmp_path):
+    def train(folder: str, seed: int) -> bytes:
+        how = dataclasses.replace(CPU, seed=seed)
+        training.train_speech_classifier("rnn", speech, recipe(8, 8), how, tmp_path / folder, tmp_path / "c", False)
+        return weights_of(tmp_path / folder)
+
+    assert train("a", 0) == train("b", 0)
+    assert train("c", 1) != train("a", 0)
+
+
+def test_data_without_a_validation_split_is_refused(images, tmp_path):
+    only = images.where("train")
+    with pytest.raises(UserError, match="image_classifier: the data has no validation split"):
+        training.train_image_classifier(only, recipe(5, 8), CPU, tmp_path / "m", tmp_path / "c", False)
+
+
+def test_pictures_and_words_that_share_no_labels_are_refused(speech, images, image_dir, tmp_path):
+    other = dataclasses.replace(speech, classes=("one", "two", "three"))
+    with pytest.raises(UserError, match="0 labels are both pictured and spoken; expected at least 2"):
+        training.train_speech_extractor(other, image_dir, images, EXTRACTOR, CPU, tmp_path / "m", tmp_path / "c", False)
+
+
+TRAINING_PROCESS = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from toy_models import toy_images, toy_speech
+from test_training import CPU, EXTRACTOR
+from ml import training
+image_dir, out, checkpoints = map(Path, sys.argv[1:])
+training.train_speech_extractor(
+    toy_speech(), image_dir, toy_images(), EXTRACTOR, CPU, out, checkpoints, False, checkpoint_steps=5
+)
+"""
+
+
+def test_killed_and_started_again_gives_the_same_weights_bit_by_bit(speech, images, image_dir, tmp_path):
+    command = [sys.executable, "-c", TRAINING_PROCESS, image_dir, tmp_path / "killed", tmp_path / "checkpoints"]
+    paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})
+    checkpoint, deadline = tmp_path / "checkpoints" / "speech_extractor.pt", time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    assert torch.load(checkpoint, weights_only=True)["step"] >= 5
+
+    def train(folder: str, checkpoints: str) -> dict:
+        out = tmp_path / folder
+        return training.train_speech_extractor(
+            speech, image_dir, images, EXTRACTOR, CPU, out, tmp_path / checkpoints, False, checkpoint_steps=5
+        )
+
+    resumed, whole = train("killed", "checkpoints"), train("whole", "other")
+    assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
+    assert resumed["history"] == whole["history"]
+    assert resumed["metrics"] == whole["metrics"]
+    assert not checkpoint.exists()
