@@ -1,0 +1,273 @@
+"""What every answer has in common: its form when it is an error, its request id, its limits and its log line.
+
+`HttpLayer` stands outside everything else, BentoML's own middleware included. Inside it, `Form` and `Correction` read
+requests without ever following a URL: BentoML's own reader fetches a string given in a file field.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("seehear.access")
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+    500: "internal_error",
+    503: "unavailable",
+    504: "timeout",
+}
+MESSAGES = {
+    404: "there is nothing at this address",
+    405: "this address does not take that method",
+    500: "something went wrong here; the log of the service says what, under this request's id",
+    504: "the answer took too long",
+}
+QUIET = ("/livez", "/readyz", "/healthz", "/metrics")
+KEPT = (b"allow", b"retry-after")  # headers of an error that stay
+MAX_FIELDS = 8
+
+
+class Refused(Exception):
+    """A request that cannot be served, with the answer it gets.
+
+    status: HTTP status; code: short snake_case word; message: one line for a person.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400, retry_after_s: int | None = None):
+        super().__init__(message)
+        self.code, self.message, self.status, self.retry_after_s = code, message, status, retry_after_s
+
+    @property
+    def body(self) -> dict:
+        return {"error": {"code": self.code, "message": self.message}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body, self.status, self.headers)
+
+    def as_http(self) -> HTTPException:
+        """The same for places where only Starlette's exception is understood."""
+        return HTTPException(self.status, json.dumps(self.body), self.headers)
+
+
+@dataclass
+class Exchange:
+    """One request on its way: what the log line and the headers of the answer need."""
+
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    received_bytes: int = 0
+
+    @property
+    def latency_ms(self) -> float:
+        return round((time.perf_counter() - self.started) * 1000, 2)
+
+
+EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
+
+
+class HttpLayer:
+    """The outermost ASGI layer.
+
+    Gives every answer an X-Request-ID and every answer from 400 up the form {"error": {"code", "message"}}, refuses a
+    body of more than max_body_bytes before it is buffered (by its declared length, and by counting what really comes),
+    and writes one JSON line per request.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int):
+        self.app, self.max_body_bytes = app, max_body_bytes
+        self.too_large = Refused(
+            "body_too_large", f"the body is larger than the {max_body_bytes / 1e6:g} MB taken here", 413
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange()
+        EXCHANGE.set(exchange)
+        answer = _Answer(exchange, send, head=scope["method"] == "HEAD")
+        try:
+            await self._answer(scope, self._counted(receive, exchange, answer), answer)
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            await answer.fail()
+        finally:
+            _log(scope, exchange)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if _declared_bytes(scope) > self.max_body_bytes:
+            await answer.refuse(self.too_large)
+        else:
+            await self.app(scope, receive, answer.send)
+
+    def _counted(self, receive: Receive, exchange: Exchange, answer: _Answer) -> Receive:
+        async def counted() -> Message:
+            message = await receive()
+            exchange.received_bytes += len(message.get("body", b""))
+            if exchange.received_bytes > self.max_body_bytes:
+                answer.instead = self.too_large
+                raise self.too_large
+            return message
+
+        return counted
+
+
+class _Answer:
+    """Passes a good answer on as it comes; holds an error back until it is whole and gives it the common form."""
+
+    def __init__(self, exchange: Exchange, send: Send, head: bool):
+        self.exchange, self._send, self.head = exchange, send, head
+        self.instead: Refused | None = None
+        self._held: Message | None = None
+        self._body = b""
+        self._started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        elif self._held is not None and message["type"] == "http.response.body":
+            self._body += message.get("body", b"")
+            if not message.get("more_body"):
+                await self._release()
+        elif self._held is None and not self.instead:
+            await self._send(message)
+
+    async def refuse(self, refusal: Refused) -> None:
+        self.instead = refusal
+        await self._start({"type": "http.response.start", "status": refusal.status, "headers": []})
+        await self._release()
+
+    async def fail(self) -> None:
+        """Answer 500 where nothing has been sent yet."""
+        if not self._started:
+            await self.refuse(self.instead or Refused(CODES[500], MESSAGES[500], 500))
+
+    async def _start(self, message: Message) -> None:
+        if self.instead or message["status"] >= 400:
+            self._held = message
+            return
+        await self._begin({**message, "headers": [*message.get("headers", []), self._id_header()]})
+
+    async def _release(self) -> None:
+        assert self._held is not None
+        refusal = self.instead or _refusal(self._held, self._body)
+        body = json.dumps(refusal.body).encode()
+        headers = [pair for pair in self._held["headers"] if pair[0].lower() in KEPT]
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        self._held = None
+        await self._begin(
+            {"type": "http.response.start", "status": refusal.status, "headers": [*headers, self._id_header()]}
+        )
+        await self._send({"type": "http.response.body", "body": b"" if self.head else body})
+
+    async def _begin(self, message: Message) -> None:
+        self._started = True
+        self.exchange.status = message["status"]
+        await self._send(message)
+
+    def _id_header(self) -> tuple[bytes, bytes]:
+        return b"x-request-id", self.exchange.request_id.encode()
+
+
+def _refusal(start: Message, body: bytes) -> Refused:
+    """The common form of an error that some inner layer answered in its own words."""
+    status = start["status"]
+    code = CODES.get(status, "error" if status < 500 else "internal_error")
+    try:
+        inner = json.loads(body)["error"]
+        return Refused(inner["code"], inner["message"], status)
+    except (ValueError, TypeError, KeyError):
+        return Refused(code, MESSAGES.get(status, HTTPStatus(status).phrase), status)
+
+
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _log(scope: Scope, exchange: Exchange) -> None:
+    if scope["path"] in QUIET and exchange.status < 500:
+        return
+    line = {
+        "time": round(time.time(), 3),
+        "request_id": exchange.request_id,
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": exchange.status,
+        "latency_ms": exchange.latency_ms,
+        "received_bytes": exchange.received_bytes,
+    }
+    logger.info(json.dumps(line))
+
+
+async def read_files(request: Request, names: tuple[str, ...]) -> dict[str, bytes]:
+    """The bytes of the named files of a multipart form.
+
+    Raises Refused (400) where the body is no such form, a file is missing or given twice, or text stands in its field.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Refused("not_a_form", f"expected multipart/form-data with a file in each of: {', '.join(names)}")
+    try:
+        async with request.form(max_files=len(names), max_fields=MAX_FIELDS) as form:
+            return {name: await _file(form.getlist(name), name) for name in names}
+    except (MultiPartException, HTTPException, FormParserError, UnicodeDecodeError, KeyError) as fault:
+        reason = getattr(fault, "detail", None) or getattr(fault, "message", None) or str(fault)
+        raise Refused("not_a_form", f"the multipart form cannot be read: {reason}") from None
+    except ClientDisconnect:
+        raise Refused("disconnected", "the connection ended before the body did") from None
+
+
+async def _file(values: list, name: str) -> bytes:
+    if not values:
+        raise Refused("missing_file", f"{name}: no file; expected one in the form field {name!r}")
+    if len(values) > 1:
+        raise Refused("too_many_files", f"{name}: {len(values)} values; expected one file")
+    if not isinstance(values[0], UploadFile):
+        raise Refused("not_a_file", f"{name}: text; expected a file (a form part that has a filename)")
+    return await values[0].read()
+
+
+async def read_json(request: Request) -> dict:
+    """The JSON object a request carries. Raises Refused (400) for anything else, NaN and Infinity included."""
+    try:
+        body = await request.body()
+        value = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as fault:
+        raise Refused("bad_json", f"the body is not JSON: {fault}") from None
+    except ClientDisconnect:
+        raise Refused("disconnected", "the connection ended before the body did") from None
+    if not isinstance(value, dict):
+        raise Refused("bad_json", f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is not JSON")

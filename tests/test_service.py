@@ -1,0 +1,486 @@
+"""The packaged service over real HTTP: the contract, what is refused and how, and the log it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import requests
+import soundfile
+import tones
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from ml.config import Paths, UserError
+from ml.predictor import Predictor, write_bundle
+from ml.predictor.bundle import read_goldens
+from serving import packaging
+from serving.client import ask, free_port, require_free, serve
+from serving.http import HttpLayer, read_files
+
+PICTURE, RECORDING = tones.png("down"), tones.wav("across", "down")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory) -> Paths:
+    return Paths(tmp_path_factory.mktemp("service"), "starter")
+
+
+@pytest.fixture(scope="module")
+def bento(paths) -> str:
+    return packaging.build_bento(packaging.save_bundle_as_bento_model(tones.bundle(), paths), paths)
+
+
+@pytest.fixture(scope="module")
+def url(paths, bento):
+    with serve(bento, paths) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.load(tones.bundle())
+
+
+def extract(url: str, picture: bytes = PICTURE, recording: bytes = RECORDING) -> requests.Response:
+    return requests.post(f"{url}/extract", files={"image": picture, "audio": recording}, timeout=60)
+
+
+def sound_of(answer: dict) -> tuple[np.ndarray, int]:
+    return soundfile.read(io.BytesIO(base64.b64decode(answer["audio_wav_base64"])), dtype="float32")
+
+
+def error(answer: requests.Response | httpx.Response) -> dict:
+    body = answer.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"code", "message"}
+    assert body["error"]["message"].strip() == " ".join(body["error"]["message"].split()), "one line"
+    assert "\n" not in body["error"]["message"]
+    return body["error"]
+
+
+def rows_with(folder: Path, ids: list[str], wait_s: float = 15) -> dict[str, dict]:
+    """The rows of these requests, once the log has been flushed."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        rows = pq.read_table(folder).to_pylist() if folder.exists() else []
+        found = {row["request_id"]: row for row in rows if row["request_id"] in ids}
+        if len(found) == len(ids) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+# ------------------------------------------------------------------------------------------------ the contract
+
+
+def test_extract_answers_with_the_contract_s_keys_and_the_word_s_own_sound(url, predictor):
+    answer = extract(url).json()
+    assert set(answer) == {
+        *("request_id", "pictured", "present", "presence", "intervals", "heard"),
+        *("audio_wav_base64", "sample_rate_hz", "model"),
+    }
+    assert set(answer["pictured"]) == {"label", "probabilities"}
+    assert set(answer["heard"]) == {"label", "probability"}
+    assert [set(interval) for interval in answer["intervals"]] == [{"start_s", "end_s", "score"}]
+    assert (answer["pictured"]["label"], answer["present"], answer["heard"]["label"]) == ("down", True, "down")
+    assert answer["model"] == predictor.digest
+    sound, rate_hz = sound_of(answer)
+    assert (len(sound), rate_hz, answer["sample_rate_hz"]) == (16000, 8000, 8000)
+
+
+def test_served_equals_the_offline_predictor(url, predictor):
+    answer = extract(url).json()
+    found = predictor.extract(tones.picture("down"), soundfile.read(io.BytesIO(RECORDING), dtype="float32")[0], 8000)
+    assert answer["presence"] == pytest.approx(found.presence, abs=1e-4)
+    assert answer["pictured"]["probabilities"] == pytest.approx(found.pictured.probabilities, abs=1e-4)
+    assert np.abs(sound_of(answer)[0] - found.estimate).max() < 1e-4
+
+
+def test_an_absent_word_gives_no_interval_nothing_heard_and_silence(url):
+    answer = extract(url, tones.png("slanted")).json()
+    assert (answer["pictured"]["label"], answer["present"]) == ("slanted", False)
+    assert (answer["intervals"], answer["heard"]) == ([], None)
+    sound, rate_hz = sound_of(answer)
+    assert (len(sound), rate_hz) == (16000, 8000)
+    assert not sound.any()
+
+
+def test_a_picture_of_nothing_known_has_no_label_and_no_presence(url):
+    noise = tones.png(None)
+    assert requests.post(f"{url}/classify_image", files={"image": noise}, timeout=60).json()["label"] is None
+    answer = extract(url, noise).json()
+    assert (answer["pictured"]["label"], answer["present"]) == (None, False)
+
+
+def test_the_sound_has_the_recording_s_own_rate_and_length(url):
+    spoken = tones.recording("down", seconds=1.3)
+    file = io.BytesIO()
+    soundfile.write(file, np.repeat(spoken, 2)[:-1], 16000, format="FLAC")
+    sound, rate_hz = sound_of(extract(url, recording=file.getvalue()).json())
+    assert (len(sound), rate_hz) == (2 * len(spoken) - 1, 16000)
+
+
+def test_classify_image_answers_with_the_contract_s_keys(url):
+    answer = requests.post(f"{url}/classify_image", files={"image": PICTURE}, timeout=60).json()
+    assert set(answer) == {"request_id", "label", "probabilities", "objects", "model"}
+    assert answer["label"] == "down"
+    assert set(answer["probabilities"]) == set(tones.WORDS)
+    (pictured,) = answer["objects"]
+    assert set(pictured) == {"label", "probability", "box"}
+    x0, y0, x1, y1 = pictured["box"]
+    assert 0 <= x0 < x1 <= tones.SIDE
+    assert 0 <= y0 < y1 <= tones.SIDE
+
+
+def test_recognize_speech_answers_with_the_contract_s_keys(url):
+    answer = requests.post(f"{url}/recognize_speech", files={"audio": RECORDING}, timeout=60).json()
+    assert set(answer) == {"request_id", "label", "probabilities", "words", "model"}
+    assert [word["label"] for word in answer["words"]] == ["across", "down"]
+    assert set(answer["words"][0]) == {"label", "probability", "start_s", "end_s"}
+
+
+def test_every_answer_carries_an_id_of_its_own_in_body_and_header(url):
+    answers = [extract(url) for _ in range(3)]
+    ids = {answer.json()["request_id"] for answer in answers}
+    assert len(ids) == 3
+    assert {answer.headers["X-Request-ID"] for answer in answers} == ids
+    assert requests.get(f"{url}/nowhere", timeout=60).headers["X-Request-ID"]
+
+
+def test_probes_and_metrics_answer(url, predictor):
+    extract(url)
+    assert requests.get(f"{url}/livez", timeout=60).status_code == 200
+    assert requests.get(f"{url}/readyz", timeout=60).status_code == 200
+    metrics = requests.get(f"{url}/metrics", timeout=60).text
+    assert f'seehear_model_info{{digest="{predictor.digest}"}} 1.0' in metrics
+    assert "seehear_log_dropped_rows_total 0.0" in metrics
+    assert 'seehear_answers_total{endpoint="extract"' in metrics
+
+
+def test_openapi_describes_files_in_and_fields_out(url):
+    document = requests.get(f"{url}/docs.json", timeout=60).json()
+    assert {"/classify_image", "/recognize_speech", "/extract", "/feedback"} <= set(document["paths"])
+    body = document["paths"]["/extract"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(body["properties"]) == {"image", "audio"}
+    feedback = document["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(feedback["properties"]) == {"request_id", "pictured", "heard", "consent"}
+
+
+def test_the_page_and_its_examples_are_there_and_the_root_leads_to_it(url):
+    for address in ("", "/app", "/app/"):
+        answer = requests.get(f"{url}{address}", timeout=60)
+        assert (answer.status_code, answer.url) == (200, f"{url}/app/")
+        assert "<h1>SeeHear</h1>" in answer.text
+    first = requests.get(f"{url}/app/examples", timeout=60).json()[0]
+    golden = read_goldens(tones.bundle())[0]
+    assert requests.get(f"{url}/app/{first['picture']}", timeout=60).content == golden.picture
+    assert requests.get(f"{url}/app/{first['recording']}", timeout=60).content == golden.recording
+
+
+# --------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "named"),
+    [
+        ({}, "not_a_form", "image"),
+        ({"other": b"x"}, "missing_file", "image"),
+        ({"image": PICTURE}, "missing_file", "audio"),
+        ({"image": (None, "http://127.0.0.1:9/secret"), "audio": RECORDING}, "not_a_file", "image"),
+        ({"image": b"junk", "audio": RECORDING}, "bad_content", "image"),
+        ({"image": PICTURE, "audio": b"junk"}, "bad_content", "audio"),
+        ({"image": b"", "audio": RECORDING}, "bad_content", "image"),
+        ({"image": PICTURE[:200], "audio": RECORDING}, "bad_content", "image"),
+        ({"image": PICTURE, "audio": RECORDING[:-1000]}, "bad_content", "audio"),
+        ({"image": RECORDING, "audio": PICTURE}, "bad_content", "image"),
+    ],
+)
+def test_what_cannot_be_used_is_a_400_that_names_the_field(url, files, code, named):
+    answer = requests.post(f"{url}/extract", files=files, timeout=60)
+    assert answer.status_code == 400
+    assert error(answer)["code"] == code
+    assert named in error(answer)["message"]
+
+
+def test_two_files_in_one_field_are_refused(url):
+    answer = requests.post(f"{url}/classify_image", files=[("image", PICTURE), ("image", PICTURE)], timeout=60)
+    assert answer.status_code == 400
+    assert error(answer)["code"] in ("too_many_files", "not_a_form")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"abc", "multipart/form-data"),
+        (b"abc", "multipart/form-data; boundary=q"),
+        (
+            b'--q\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nhalf',
+            "multipart/form-data; boundary=q",
+        ),
+        (b'"http://127.0.0.1:9/secret"', "application/json"),
+        (b"image=http%3A%2F%2F127.0.0.1%3A9", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_a_body_that_is_no_form_is_a_400(url, body, kind):
+    answer = requests.post(f"{url}/classify_image", data=body, headers={"Content-Type": kind}, timeout=60)
+    assert answer.status_code == 400
+    assert error(answer)
+
+
+def test_a_pickle_is_refused(url):
+    kind = {"Content-Type": "application/vnd.bentoml+pickle"}
+    answer = requests.post(f"{url}/classify_image", data=b"x", headers=kind, timeout=60)
+    assert answer.status_code == 415
+    assert error(answer)["code"] == "unsupported_media_type"
+
+
+def test_a_picture_of_too_many_pixels_is_a_400_and_one_just_within_is_answered(url):
+    def png(width: int, height: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("L", (width, height)).save(file, "PNG", compress_level=1)
+        return file.getvalue()
+
+    too_large = requests.post(f"{url}/classify_image", files={"image": png(5001, 5000)}, timeout=60)
+    assert too_large.status_code == 400
+    assert "25 megapixels" in error(too_large)["message"]
+    assert requests.post(f"{url}/classify_image", files={"image": png(5000, 5000)}, timeout=60).status_code == 200
+
+
+def test_a_recording_that_is_too_long_is_a_400(url):
+    answer = requests.post(f"{url}/recognize_speech", files={"audio": tones.wav(seconds=60.5)}, timeout=60)
+    assert answer.status_code == 400
+    assert "60 s" in error(answer)["message"]
+
+
+def test_a_body_that_says_it_is_too_large_is_a_413(url):
+    answer = requests.post(f"{url}/classify_image", files={"image": bytes(24_100_000)}, timeout=60)
+    assert answer.status_code == 413
+    assert error(answer)["code"] == "body_too_large"
+
+
+def test_a_body_that_turns_out_too_large_while_it_comes_is_a_413(url):
+    def endless():
+        yield b'--q\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(26):
+            yield bytes(1_000_000)
+
+    kind = {"Content-Type": "multipart/form-data; boundary=q"}
+    answer = requests.post(f"{url}/classify_image", data=endless(), headers=kind, timeout=60)
+    assert answer.status_code == 413
+    assert error(answer)["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/app/nowhere", 404, "not_found"),
+        ("GET", "/app/examples/..%2F..%2Fmanifest.json", 404, "not_found"),
+        ("GET", "/extract", 405, "method_not_allowed"),
+        ("POST", "/livez", 405, "method_not_allowed"),
+        ("DELETE", "/feedback", 405, "method_not_allowed"),
+    ],
+)
+def test_wrong_addresses_and_methods_have_the_common_form(url, method, path, status, code):
+    answer = requests.request(method, f"{url}{path}", timeout=60)
+    assert answer.status_code == status
+    assert error(answer)["code"] == code
+
+
+# ----------------------------------------------------------------------------------------- feedback and the log
+
+
+def test_every_answer_is_logged_with_its_id_and_model_and_feedback_joins_it(url, paths, predictor):
+    present, absent = extract(url).json(), extract(url, tones.png("slanted")).json()
+    spoken = requests.post(f"{url}/recognize_speech", files={"audio": RECORDING}, timeout=60).json()
+    correction = {"request_id": absent["request_id"], "pictured": "down", "consent": True}
+    assert requests.post(f"{url}/feedback", json=correction, timeout=60).status_code == 202
+
+    rows = rows_with(paths.prediction_log, [answer["request_id"] for answer in (present, absent, spoken)])
+    row = rows[present["request_id"]]
+    assert (row["endpoint"], row["model"], row["pictured"], row["heard"]) == (
+        *("extract", predictor.digest, "down", "down"),
+    )
+    assert row["presence"] == pytest.approx(present["presence"])
+    assert row["pictured_confidence"] == pytest.approx(present["pictured"]["probabilities"]["down"])
+    assert row["present"] is True
+    assert row["audio_duration_s"] == 2
+    assert row["image_brightness"] == pytest.approx(tones.picture("down").mean() / 255, abs=1e-3)
+    assert row["latency_ms"] > 0
+    assert len(row["image_embedding"]) == len(predictor.classify_image(tones.picture("down")).embedding)
+    assert rows[absent["request_id"]]["present"] is False
+    assert rows[absent["request_id"]]["heard"] is None
+    assert rows[spoken["request_id"]]["image_brightness"] is None
+    assert rows[spoken["request_id"]]["speech_embedding"]
+
+    joined = rows_with(paths.var / "feedback", [absent["request_id"]])[absent["request_id"]]
+    assert (joined["pictured"], joined["heard"], joined["consent"]) == ("down", None, True)
+
+
+def test_refused_requests_leave_no_row(url, paths):
+    bad = requests.post(f"{url}/classify_image", files={"image": b"junk"}, timeout=60).headers["X-Request-ID"]
+    good = extract(url).json()["request_id"]
+    assert set(rows_with(paths.prediction_log, [good])) == {good}
+    assert not rows_with(paths.prediction_log, [bad], wait_s=0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        '{"consent": true}',
+        '{"request_id": "%s"}',
+        '{"request_id": "%s", "consent": 1}',
+        '{"request_id": "%s", "consent": NaN}',
+        '{"request_id": "%s", "consent": true, "pictured": 7}',
+        '{"request_id": "%s", "consent": true, "pictured": ""}',
+        '{"request_id": "%s", "consent": true, "sound": "x"}',
+        '{"request_id": "../../etc", "consent": true}',
+        "[" * 100_000,
+    ],
+)
+def test_feedback_that_is_not_a_correction_is_a_400(url, body):
+    answer = requests.post(f"{url}/feedback", data=body.replace("%s", "0" * 32), timeout=60)
+    assert answer.status_code == 400
+    assert error(answer)["code"] in ("bad_json", "bad_feedback")
+
+
+# ---------------------------------------------------------------------------------------- the Bento and its life
+
+
+def test_the_bento_holds_its_model_pinned_its_code_and_a_dockerfile(bento, paths):
+    import yaml
+
+    folder = packaging.bento_folder(bento, paths)
+    about = yaml.safe_load((folder / "bento.yaml").read_text())
+    (model,) = about["models"]
+    assert model["tag"] == about["args"]["model"] == f"seehear:{bento.split(':')[1].rpartition('-')[0]}"
+    assert (folder / "env" / "docker" / "Dockerfile").is_file()
+    assert (folder / "src" / "params.yaml").is_file()
+    pinned = (folder / "env" / "python" / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in pinned)
+    assert {"torch", "bentoml", "soundfile", "pillow"} <= {line.split("==")[0] for line in pinned}
+    assert not any("training" in path.name for path in (folder / "src" / "orchestration").rglob("*"))
+
+
+def test_saving_and_building_again_gives_the_same_tags(bento, paths):
+    tag = packaging.save_bundle_as_bento_model(tones.bundle(), paths)
+    assert packaging.build_bento(tag, paths) == bento == packaging.bento_of(tag, paths)
+    assert len(list((paths.bentoml / "bentos" / "seehear").iterdir())) == 1
+
+
+def test_ask_posts_to_both_endpoints(url):
+    answers = ask(url, PICTURE, RECORDING)
+    assert answers["extract"]["heard"]["label"] == answers["classify_image"]["label"] == "down"
+    with pytest.raises(UserError, match="400: image"):
+        ask(url, b"junk", RECORDING)
+
+
+def test_a_taken_port_is_said_to_be_taken(url):
+    port = int(url.rsplit(":", 1)[1])
+    with pytest.raises(UserError, match=f"port {port}: .*PORT="):
+        require_free(port)
+    require_free(free_port())
+
+
+def test_a_model_that_fails_its_golden_requests_is_refused_and_leaves_no_process(paths, tmp_path):
+    parts = [tones.bundle() / part for part in ("image_classifier", "speech_classifier", "speech_extractor")]
+    golden = read_goldens(tones.bundle())[0]
+    golden.expected["presence"][0] = 1 - golden.expected["presence"][0]
+    write_bundle(tmp_path / "bundle", *parts, {}, [golden])
+    tag = packaging.build_bento(packaging.save_bundle_as_bento_model(tmp_path / "bundle", paths), paths)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with pytest.raises(UserError, match=r"refuses its model: .*presence"), serve(tag, paths):
+        pass
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+# --------------------------------------------------------------------------------------- the outermost layer alone
+
+
+async def _fails(request: Request):
+    raise ZeroDivisionError
+
+
+async def _in_its_own_words(request: Request):
+    return JSONResponse([{"error": "inner words"}], 503, {"Retry-After": "7", "X-Inner": "1"})
+
+
+async def _reads(request: Request):
+    return JSONResponse({name: len(file) for name, file in (await read_files(request, ("image",))).items()})
+
+
+@pytest.fixture
+def layer():
+    """Sends one request through the layer: method, path and what httpx takes besides."""
+    routes = [
+        Route("/fails", _fails),
+        Route("/inner", _in_its_own_words),
+        Route("/reads", _reads, methods=["POST"]),
+        Route("/fine", lambda request: PlainTextResponse("fine")),
+    ]
+    transport = httpx.ASGITransport(HttpLayer(Starlette(routes=routes), max_body_bytes=1000))
+
+    async def request(*arguments, **options) -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://layer") as client:
+            return await client.request(*arguments, **options)
+
+    return lambda *arguments, **options: asyncio.run(request(*arguments, **options))
+
+
+def test_an_uncaught_fault_is_a_500_without_its_details(layer):
+    answer = layer("GET", "/fails")
+    assert answer.status_code == 500
+    assert error(answer)["code"] == "internal_error"
+    assert "ZeroDivision" not in answer.text
+
+
+def test_an_inner_error_keeps_its_status_and_retry_after_but_takes_the_common_form(layer):
+    answer = layer("GET", "/inner")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    assert error(answer)["code"] == "unavailable"
+    assert "X-Inner" not in answer.headers
+
+
+def test_good_answers_pass_untouched_but_for_the_id(layer):
+    answer = layer("GET", "/fine")
+    assert answer.text == "fine"
+    assert len(answer.headers["X-Request-ID"]) == 32
+
+
+def test_bodies_are_counted_whether_or_not_they_declare_their_length(layer):
+    async def pieces():
+        for _ in range(20):
+            yield b"x" * 100
+
+    kind = {"Content-Type": "multipart/form-data; boundary=q"}
+    assert layer("POST", "/reads", files={"image": b"x" * 500}).json() == {"image": 500}
+    assert layer("POST", "/reads", files={"image": b"x" * 1500}).status_code == 413
+    streamed = layer("POST", "/reads", content=pieces(), headers=kind)
+    assert streamed.status_code == 413
+    assert error(streamed)["code"] == "body_too_large"
+
+
+def test_each_request_leaves_one_line_of_json(layer, caplog):
+    access = logging.getLogger("seehear.access")
+    access.propagate = True
+    with caplog.at_level(logging.INFO, logger="seehear.access"):
+        answer = layer("GET", "/nowhere")
+    (line,) = [json.loads(record.message) for record in caplog.records if record.name == "seehear.access"]
+    assert (line["path"], line["status"], line["request_id"]) == ("/nowhere", 404, answer.headers["X-Request-ID"])
