@@ -1,6 +1,15 @@
 """What every test may rely on: no telemetry, and no settings from the shell that runs it."""
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
 
 os.environ.update(
     BENTOML_DO_NOT_TRACK="True",
@@ -13,3 +22,70 @@ for _name in ("SOURCE", "MIRROR", "FOLDER", "BUDGET", "SEED", "DEVICE", "ROOT", 
     os.environ.pop(f"SEEHEAR_{_name}", None)
 for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
     os.environ.pop(_name, None)
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {  # every model trained for real, but briefly
+    "image_classifier": {"steps": 120},
+    "speech_classifier": {"cnn": {"steps": 60}, "rnn": {"steps": 60}, "lstm": {"steps": 60}},
+    "speech_extractor": {"steps": 40},
+    "evaluation": {"scenes": 20},
+}
+
+
+def copy_checkout(to: Path) -> Path:
+    """The files a fresh clone would have, as a git repository of its own with this environment."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    (to / ".venv").symlink_to(Path(sys.prefix))
+    return to
+
+
+def commit_all(project: Path) -> None:
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        subprocess.run([*git, *command], cwd=project, check=True)
+
+
+def shrink(project: Path) -> None:
+    """Set the quick budget of every model to a few steps."""
+    file = project / "params.yaml"
+    tree = yaml.safe_load(file.read_text())
+    for section, changes in SMALL.items():
+        for key, value in changes.items():
+            target = tree[section] if not isinstance(value, dict) else tree[section][key]
+            for name, number in (value if isinstance(value, dict) else {key: value}).items():
+                target[name]["quick"] = number
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def project_environment(project: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SEEHEAR_ROOT": str(project),
+        "DAGSTER_HOME": str(project / "var" / "dagster"),
+        "BENTOML_HOME": str(project / "models" / "bentoml"),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def small_project():
+    """A fresh clone whose models are small; tests that run the lineage share it."""
+    with tempfile.TemporaryDirectory(prefix="seehear-") as folder:
+        project = copy_checkout(Path(folder) / "project")
+        shrink(project)
+        commit_all(project)
+        yield project

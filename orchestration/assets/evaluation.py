@@ -1,0 +1,113 @@
+"""What the models are worth, and whether they become the champion."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import dagster as dg
+
+from ml.config import MODALITIES, SPEECH_KINDS, Paths
+from orchestration import previews
+from orchestration.assets.common import SETTINGS, plainly, provenance
+from orchestration.resources import Project, digest, source_digest
+
+CANDIDATES = ["image_classifier", *(["speech_classifier", kind] for kind in SPEECH_KINDS), "speech_extractor"]
+
+
+@dg.asset(
+    deps=["image_dataset", "speech_dataset", *map(dg.AssetKey, CANDIDATES)],
+    group_name="evaluation",
+    kinds={"pytorch", "evidently"},
+    owners=["team:ml"],
+    description="The candidates measured through the Predictor alone: accuracy, separation, presence, baselines.",
+    code_version=digest(
+        source_digest("ml.evaluation", "ml.predictor", "ml.scenes", "data_checks.reports"),
+        asdict(SETTINGS.evaluation),
+        SETTINGS.training.budget,
+    ),
+)
+@plainly
+def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from data_checks import reports
+    from ml import datasets, evaluation
+
+    paths = project.paths
+    report = evaluation.evaluate(
+        datasets.load_images(paths), datasets.load_speech(paths), paths.candidates, project.settings, paths.reports,
+        context=_context(project), facts={modality: pq.read_table(paths.facts(modality)) for modality in MODALITIES},
+    )  # fmt: skip
+    pages = reports.write_evaluation_report(
+        report, pd.read_parquet(paths.reports / "predictions.parquet"), paths.reports
+    )
+    code = context.assets_def.code_versions_by_key[context.asset_key]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest(code, report["models"], report["data"])),
+        metadata=provenance(project) | _figures(report) | _pictures(paths) | _links(paths, pages),
+    )
+
+
+def _context(project: Project) -> dict:
+    dvc = project.dvc
+    data = {f"raw_{modality}": dvc.version(f"raw@{modality}") for modality in MODALITIES}
+    data |= {"image_dataset": dvc.version("prepared@images"), "speech_dataset": dvc.version("prepared@audio")}
+    return {"git": project.git_revision, "data": data}
+
+
+def _figures(report: dict) -> dict:
+    speech, found = report["speech"], report["extraction"]
+    figures = {"image_accuracy": report["image"]["accuracy"]}
+    figures |= {f"{kind}_accuracy": speech[kind]["accuracy"] for kind in SPEECH_KINDS}
+    figures |= {
+        "full_overlap_si_sdr_improvement_db": found["si_sdr_improvement_db"]["full_overlap"]["mean"],
+        "presence_auc": found["presence_auc"],
+        "word_accuracy": found["word_accuracy"],
+    }
+    return {name: dg.MetadataValue.float(float(value)) for name, value in figures.items()} | {
+        "chosen": speech["chosen"],
+        "seed": report["seed"],
+        "device": report["device"],
+        "evaluation": dg.MetadataValue.json(report),
+    }
+
+
+def _pictures(paths: Paths) -> dict:
+    return {file.stem: previews.image_file(file) for file in sorted((paths.reports / "plots").glob("*.png"))}
+
+
+def _links(paths: Paths, pages: dict[str, Path]) -> dict:
+    listen = paths.reports / "examples" / "index.html"
+    return {"listen": dg.MetadataValue.path(str(listen))} | {
+        f"report_{name.replace('/', '_')}": dg.MetadataValue.path(str(page)) for name, page in pages.items()
+    }
+
+
+@dg.asset(
+    deps=["evaluation_report", *map(dg.AssetKey, CANDIDATES)],
+    group_name="evaluation",
+    kinds={"bentoml"},
+    owners=["team:ml"],
+    description="The models that answer: replaced by the candidates only when they pass the gate.",
+    code_version=digest(source_digest("ml.evaluation.promotion", "ml.predictor"), asdict(SETTINGS.promotion)),
+)
+@plainly
+def champion(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
+    from orchestration.promotion import consider
+
+    outcome = consider(project)
+    context.log.info(outcome.reason)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(outcome.pointer["digest"]),
+        metadata=provenance(project)
+        | {
+            "promoted": outcome.promoted,
+            "reason": outcome.reason,
+            "model": outcome.pointer["tag"],
+            "since": outcome.pointer["since"],
+            "gate": dg.MetadataValue.json({"candidate": outcome.candidate, "champion": outcome.champion}),
+        },
+    )
+
+
+ASSETS = [evaluation_report, champion]

@@ -1,0 +1,209 @@
+"""`make run`: materialize what is missing or stale, print the results, and ask the packaged service."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContext
+
+from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, project_root
+from orchestration.assets.data import DATASETS
+from orchestration.resources import CODE, Project
+
+
+def main() -> int:
+    try:
+        root = project_root()
+        _prepare_instance(root)
+        materialize(root)
+        show_results(root)
+        ask_service(root)
+    except UserError as fault:
+        print(f"seehear: {fault}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("seehear: stopped; the next `make run` goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _prepare_instance(root: Path) -> None:
+    """Dagster's home under var/, with the project's own instance settings (telemetry off)."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "var" / "dagster")))
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CODE / "orchestration" / "dagster.yaml", home / "dagster.yaml")
+    os.environ.setdefault("BENTOML_HOME", str(root / "models" / "bentoml"))
+    load_settings(root)
+
+
+def materialize(root: Path) -> list[str]:
+    """Launch the job `lineage` on what is missing or stale, until nothing is; the assets launched, in order.
+
+    Raises UserError with the reason of the step that failed.
+    """
+    from orchestration.definitions import defs
+
+    launched: list[str] = []
+    with dg.DagsterInstance.get() as instance:
+        while due := due_assets(defs, instance, root):
+            if repeated := sorted({key.to_user_string() for key in due} & set(launched)):
+                raise UserError(f"{', '.join(repeated)}: still stale after a run; see `make ui` for the cause")
+            _run(defs, instance, due)
+            launched += [key.to_user_string() for key in due]
+    print(f"{len(launched)} assets materialized" if launched else "everything is up to date", file=sys.stderr)
+    return launched
+
+
+def due_assets(defs: dg.Definitions, instance: dg.DagsterInstance, root: Path) -> list[dg.AssetKey]:
+    """Assets of the job `lineage`, in the order of the flow, that Dagster calls missing or stale, or whose files
+    are gone or changed."""
+    graph = defs.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, loading_context=_Loading(instance))
+    changed = _changed_on_disk(Project(root=str(root)))
+    keys = defs.resolve_job_def("lineage").asset_layer.executable_asset_keys
+    return [
+        key
+        for key in graph.toposorted_asset_keys
+        if key in keys and (key.to_user_string() in changed or resolver.get_status(key) != StaleStatus.FRESH)
+    ]
+
+
+class _Loading(LoadingContext):
+    """The smallest scope in which Dagster answers questions about staleness outside of its web server."""
+
+    def __init__(self, instance: dg.DagsterInstance):
+        self._instance, self._loaders = instance, {}
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict:
+        return self._loaders
+
+
+def _changed_on_disk(project: Project) -> set[str]:
+    """Assets whose files no longer are what Dagster recorded: removed, or changed behind DVC's back."""
+    paths = project.paths
+    files = {
+        "image_classifier": paths.candidates / "image_classifier" / "model.json",
+        **{
+            f"speech_classifier/{kind}": paths.candidates / "speech_classifier" / kind / "model.json"
+            for kind in SPEECH_KINDS
+        },
+        "speech_extractor": paths.candidates / "speech_extractor" / "model.json",
+        "evaluation_report": paths.reports / "evaluation.json",
+        "champion": paths.champion,
+        "bento": paths.bentoml / "bentos" / "seehear",
+    }
+    stages = project.dvc.outdated()
+    datasets = {f"prepared@{modality}": DATASETS[modality] for modality in MODALITIES}
+    return {name for name, file in files.items() if not file.exists()} | {
+        datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages
+    }
+
+
+def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetKey]) -> None:
+    job = defs.resolve_job_def("lineage")
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=due,
+        raise_on_error=False,
+        run_config={"loggers": {"progress": {"config": {"steps": len(due)}}}},
+    )
+    for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
+        raise UserError(f"{event.step_key or 'lineage'}: {_reason(event)}")
+    if blocked := _blocking_failures(result):
+        raise UserError(f"stopped by failed checks: {'; '.join(blocked)}. Reasons: reports/data_docs, or `make ui`")
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """The step's own words if it failed plainly, else the innermost error."""
+    data = event.event_specific_data
+    if failure := getattr(data, "user_failure_data", None):
+        return failure.description or failure.label
+    error = getattr(data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else event.message or "failed"
+
+
+def _blocking_failures(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [
+        f"{check.asset_key.to_user_string()}: {check.check_name}"
+        for check in result.get_asset_check_evaluations()
+        if not check.passed and check.blocking
+    ]
+
+
+def show_results(root: Path) -> None:
+    """The short table: what was measured, with intervals where there are any."""
+    report = json.loads((root / "reports" / "evaluation.json").read_text())
+    print(f"\nResults · source {report['source']} · budget {report['budget']} · seed {report['seed']}\n")
+    for name, value in _rows(report):
+        print(f"  {name:<42} {value}")
+
+
+def _rows(report: dict) -> list[tuple[str, str]]:
+    speech, found = report["speech"], report["extraction"]
+    rows = [("pictures recognised", _share(report["image"]))]
+    for kind in SPEECH_KINDS:
+        chosen = "  ← chosen" if kind == speech["chosen"] else ""
+        rows.append((f"words recognised, {kind}", _share(speech[kind]) + chosen))
+    for overlap, figures in found["si_sdr_improvement_db"].items():
+        rows.append((f"separation, {overlap.replace('_', ' ')}", f"{figures['mean']:+.1f} dB SI-SDR improvement"))
+    rows += [
+        ("words recognised in the separated sound", _percent(found["word_accuracy"])),
+        ("  in the mixture, unprocessed", _percent(found["word_accuracy_unprocessed"])),
+        ("presence AUC", f"{found['presence_auc']:.3f}"),
+        ("median boundary error", f"{found['boundary_error_ms_median']:.0f} ms"),
+    ]
+    return rows
+
+
+def _share(figures: dict) -> str:
+    low, high = figures["ci95"]
+    return f"{_percent(figures['accuracy'])}  (95 % interval {100 * low:.1f} to {100 * high:.1f}, n = {figures['n']})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def ask_service(root: Path) -> None:
+    """Start the Bento on a free port, ask it one picture and one recording, print its answer, and stop it."""
+    from ml.predictor import read_goldens
+    from serving import client, packaging
+
+    paths = Project(root=str(root)).paths
+    tag = packaging.read_champion(paths).tag
+    golden = read_goldens(packaging.stored_bundle(tag, paths))[0]
+    with client.serve(packaging.bento_of(tag, paths), paths) as url:
+        answer = client.ask(url, golden.picture, golden.recording)
+    print("\nThe packaged service was shown a picture and a recording, and answered:\n")
+    print(json.dumps(_shortened(answer), indent=2, ensure_ascii=False))
+    print(NEXT)
+
+
+def _shortened(answer: object) -> object:
+    """The answer with long texts (the sound) cut, for reading."""
+    if isinstance(answer, dict):
+        return {key: _shortened(value) for key, value in answer.items()}
+    return f"{answer[:24]}… ({len(answer)} characters)" if isinstance(answer, str) and len(answer) > 80 else answer
+
+
+NEXT = """
+Look next:
+  make ui        the lineage in Dagster          http://127.0.0.1:3000
+  make serve     the service and its page        http://127.0.0.1:3001/app
+  make reports   evaluation and drift reports    http://127.0.0.1:8000
+  reports/examples/index.html                    extracted sounds beside their mixtures
+  reports/data_docs/index.html                   what was checked in the data"""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""What a terminal shows of a run: one line when a step starts, and one when it ends."""
+
+import logging
+import sys
+import time
+
+import dagster as dg
+
+
+@dg.logger(config_schema={"steps": int}, description="One line when a step starts, and one when it ends.")
+def progress_logger(init_context) -> logging.Logger:
+    logger = logging.Logger("seehear.progress", logging.DEBUG)
+    logger.addHandler(_Progress(init_context.logger_config["steps"]))
+    return logger
+
+
+class _Progress(logging.Handler):
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps, self.started = steps, {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
+        if event is None or not event.step_key:
+            return
+        name = event.step_key.replace("__", "/")
+        if event.event_type == dg.DagsterEventType.STEP_START:
+            self.started[name] = time.monotonic()
+            print(f"▶ {name}", file=sys.stderr, flush=True)
+        elif event.event_type in (dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE):
+            mark = "✔" if event.event_type == dg.DagsterEventType.STEP_SUCCESS else "✘"
+            took_s = time.monotonic() - self.started.get(name, time.monotonic())
+            print(f"{mark} {name} {took_s:.1f} s", file=sys.stderr, flush=True)

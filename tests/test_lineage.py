@@ -1,0 +1,143 @@
+"""The lineage as Dagster sees it: keys, dependencies, checks, jobs; a change of it shows in lineage.txt."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from data_checks.expectations import SUITES
+from orchestration import automation
+from orchestration.definitions import defs
+
+SNAPSHOT = Path(__file__).with_name("lineage.txt")
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return defs.resolve_asset_graph()
+
+
+def described(graph) -> str:
+    lines = []
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        parents = ", ".join(sorted(parent.to_user_string() for parent in node.parent_keys)) or "nothing"
+        lines.append(f"{node.group_name}: {key.to_user_string()} ← {parents}")
+        checks = sorted((check.name, graph.get(check).blocking) for check in graph.get_check_keys_for_assets({key}))
+        lines += [f"    {'blocks' if blocking else 'tells '} {name}" for name, blocking in checks]
+    for job in sorted(defs.jobs or [], key=lambda job: job.name):
+        keys = defs.resolve_job_def(job.name).asset_layer.executable_asset_keys
+        lines.append(f"job {job.name}: {', '.join(sorted(key.to_user_string() for key in keys))}")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_lineage_is_the_one_that_was_reviewed(graph):
+    assert described(graph) == SNAPSHOT.read_text(), "if the change is meant, write tests/lineage.txt anew"
+
+
+def test_every_expectation_is_an_asset_check(graph):
+    shown = {check.name for check in graph.asset_check_keys}
+    assert {expectation.name for suite in SUITES.values() for expectation in suite} <= shown
+
+
+def test_every_asset_says_what_it_is_who_owns_it_and_what_it_is_made_with(graph):
+    for key in graph.toposorted_asset_keys:
+        node = graph.get(key)
+        assert node.description, key
+        assert node.owners, key
+        assert node.kinds, key
+        assert node.code_version, key
+
+
+def test_drift_reports_are_partitioned_by_day_and_stand_outside_the_lineage(graph):
+    assert isinstance(graph.get(dg.AssetKey("drift_report")).partitions_def, dg.DailyPartitionsDefinition)
+    assert dg.AssetKey("drift_report") not in defs.resolve_job_def("lineage").asset_layer.executable_asset_keys
+
+
+def test_strings_select_assets(graph):
+    chosen = dg.AssetSelection.from_string('key:"raw_images"+').resolve(graph)
+    names = {key.to_user_string() for key in chosen}
+    assert {"raw_images", "image_dataset"} <= names
+    assert not {"raw_audio", "speech_dataset"} & names
+
+
+def test_a_run_config_is_explained_field_by_field():
+    schema = defs.resolve_job_def("lineage").run_config_schema.config_type
+    ops = schema.fields["ops"].config_type.fields
+    trained = ops["image_classifier"].config_type.fields["config"].config_type.fields
+    assert {"budget", "steps", "batch_size", "learning_rate", "optimizer", "seed"} <= set(trained)
+    assert all(field.description for field in trained.values())
+
+
+# the sensor, over real instances and real report files
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def project(tmp_path):
+    from orchestration.resources import Project
+
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "params.yaml").write_text((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
+    return Project(root=str(root))
+
+
+def report(project, day: str, state: str) -> None:
+    folder = project.paths.reports / "drift" / day
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_text(json.dumps({"state": state, "causes": ["pictures are brighter"]}))
+
+
+def tick(instance, project):
+    context = dg.build_sensor_context(instance=instance, resources={"project": project})
+    return automation.retrain_on_drift(context)
+
+
+def test_without_a_report_nothing_is_retrained(instance, project):
+    assert "no drift report yet" in tick(instance, project).skip_message
+
+
+@pytest.mark.parametrize("state", ["no_drift", "not_enough_data"])
+def test_without_drift_nothing_is_retrained(instance, project, state):
+    report(project, "2026-11-20", state)
+    assert state in tick(instance, project).skip_message
+
+
+def test_drift_starts_one_retraining_with_its_reason(instance, project):
+    report(project, "2026-11-20", "drift")
+    first, second = tick(instance, project), tick(instance, project)
+    assert first.tags["seehear/reason"] == "pictures are brighter"
+    assert first.run_key == second.run_key
+
+
+def test_only_the_newest_report_counts(instance, project):
+    report(project, "2026-11-20", "drift")
+    report(project, "2026-11-21", "no_drift")
+    assert "2026-11-21: no_drift" in tick(instance, project).skip_message
+
+
+def test_lasting_drift_waits_for_the_cooldown(instance, project):
+    report(project, "2026-11-20", "drift")
+    instance.create_run_for_job(defs.resolve_job_def("retraining"), status=dg.DagsterRunStatus.SUCCESS)
+    assert "cooldown" in tick(instance, project).skip_message
+
+
+def test_never_two_retrainings_at_once(instance, project):
+    report(project, "2026-11-20", "drift")
+    instance.create_run_for_job(defs.resolve_job_def("retraining"), status=dg.DagsterRunStatus.STARTED)
+    assert "under way" in tick(instance, project).skip_message
+
+
+def test_the_daily_schedule_asks_for_the_day_before():
+    from datetime import UTC, datetime
+
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 20, 2, 15, tzinfo=UTC))
+    request = automation.daily_drift(context)
+    assert request.partition_key == "2026-11-19"
