@@ -14,26 +14,33 @@ from ml.features import valid_mask
 
 MASK_LIMIT = 2.0
 COMPRESSION = 0.3
+TYPICAL = 0.5  # compressed magnitude of a recording brought to `recording_gain`
 PRESENCE_SHARPNESS = 4.0
+UNASKED_LOGIT = -6.0
 DILATIONS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
 class ExtractorOutput:
-    """estimate (b, samples) at the mixture's own level; presence_logits (b,); activity_logits (b, frames)."""
+    """What was asked for: estimate (b, samples) at the mixture's own level, presence_logits (b,), activity_logits
+    (b, frames); and what was heard of every label: word_presence (b, labels), word_activity (b, labels, frames)."""
 
     estimate: Tensor
     presence_logits: Tensor
     activity_logits: Tensor
+    word_presence: Tensor
+    word_activity: Tensor
 
 
 class Extractor(nn.Module):
     """Takes out of a mixture every occurrence of the word that a picture's posterior asks for.
 
-    A stack of dense dilated convolutions over frames, every block modulated (FiLM, arXiv 1709.07871) by the query,
-    ends in a bounded complex mask on the mixture's spectrum (window 32 ms, hop 16 ms, square-root Hann).
-    Nothing global enters but one gain for the whole recording, and presence is the soft maximum of a frame score, so
-    a long recording may be cut into pieces that overlap by `context_frames` and give the same answer.
+    Dense dilated convolutions over frames, in two halves. The first listens: it scores every label in every frame, so
+    that a scene teaches it about all its words at once. The second is told by FiLM in every block (arXiv 1709.07871)
+    what the picture asks for, and by the first where that was heard; it ends in a bounded complex mask on the mixture's
+    spectrum (window 32 ms, hop 16 ms, square-root Hann). Nothing global enters but one gain for the whole recording,
+    and presence is the soft maximum of a frame score, so a long recording may be cut into pieces that overlap by
+    `context_frames` and give the same answer.
     """
 
     window: Tensor
@@ -44,18 +51,21 @@ class Extractor(nn.Module):
         self.hop_samples = round(0.016 * sample_rate_hz)
         self.window_samples = 2 * self.hop_samples
         self.register_buffer("window", torch.hann_window(self.window_samples).sqrt(), persistent=False)
-        self.bins = self.hop_samples + 1
+        self.bins, known = self.hop_samples + 1, len(self.labels)
+        dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
+        half = (blocks + 1) // 2
+        self.context_frames = sum(dilations) + 2  # to each side of a frame that its answer depends on
         self.encode = nn.Conv1d(3 * self.bins, channels, 1)
-        self.blocks = nn.ModuleList(
-            Block(channels, len(self.labels), DILATIONS[i % len(DILATIONS)]) for i in range(blocks)
+        with torch.no_grad():
+            self.encode.weight[:, : self.bins] *= 3**0.5
+            self.encode.weight[:, self.bins :] = 0  # phase is worth something only once the word is found by magnitude
+        self.listening = nn.ModuleList(Block(channels, dilation) for dilation in dilations[:half])
+        self.scores = nn.Sequential(
+            nn.Conv1d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv1d(channels, 2 * known, 1)
         )
+        self.locate = nn.Conv1d(1, channels, 1)
+        self.extracting = nn.ModuleList(AskedBlock(channels, dilation, known) for dilation in dilations[half:])
         self.mask = nn.Conv1d(channels, 2 * self.bins, 1)
-        self.scores = nn.Conv1d(channels, 2, 1)  # presence and activity of every frame
-
-    @property
-    def context_frames(self) -> int:
-        """Frames to each side that an answer depends on."""
-        return sum(DILATIONS[i % len(DILATIONS)] for i in range(len(self.blocks))) + 1
 
     def forward(
         self, mixture: Tensor, query: Tensor, lengths: Tensor | None = None, gain: Tensor | None = None
@@ -67,16 +77,22 @@ class Extractor(nn.Module):
         gain (b,): of `recording_gain`, where the mixture is a piece of a longer recording.
         """
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
+        own = self.own_frames(mixture, lengths)[:, None]  # (b, 1, frames)
         spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
-        own = self.own_frames(mixture, lengths)  # (b, frames)
-        states = self.encode(self.features(spectrum)) * own[:, None]  # (b, channels, frames)
-        for block in self.blocks:
-            states = block(states, query) * own[:, None]
+        states = self.encode(self.features(spectrum)) * own  # (b, channels, frames)
+        for block in self.listening:
+            states = block(states) * own
+        word_scores, word_activity = self.scores(states).float().chunk(2, dim=1)  # (b, labels, frames) each
+        word_presence = soft_maximum(word_scores.masked_fill(~own, -1e4))  # (b, labels)
+        activity = asked_for(query, word_activity)  # (b, frames)
+        states = (states + self.locate(torch.sigmoid(activity)[:, None])) * own
+        for block in self.extracting:
+            states = block(states, query) * own
         estimate = self.invert(spectrum * self.bounded_mask(states), mixture.shape[1]) / gain[:, None]
-        presence, activity = self.scores(states).float().unbind(1)  # (b, frames) each
         if lengths is not None:
             estimate = estimate * valid_mask(lengths, mixture.shape[1])
-        return ExtractorOutput(estimate, soft_maximum(presence.masked_fill(~own, -1e4)), activity)
+        presence = asked_for(query, word_presence[:, :, None])[:, 0]  # (b,)
+        return ExtractorOutput(estimate, presence, activity, word_presence, word_activity)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
@@ -90,15 +106,16 @@ class Extractor(nn.Module):
         return valid_mask((lengths + self.hop_samples - 1) // self.hop_samples + 1, frames)
 
     def features(self, spectrum: Tensor) -> Tensor:
-        """Compressed magnitude, real and imaginary part: (b, 3 bins, frames)."""
+        """Compressed magnitude about zero, and real and imaginary part compressed alike: (b, 3 bins, frames)."""
         magnitude = spectrum.abs().clamp(min=1e-4)
         compressed = magnitude**COMPRESSION
         ratio = compressed / magnitude
-        return torch.cat((compressed, spectrum.real * ratio, spectrum.imag * ratio), dim=1)
+        return torch.cat((compressed - TYPICAL, spectrum.real * ratio, spectrum.imag * ratio), dim=1)
 
     def bounded_mask(self, states: Tensor) -> Tensor:
         """Complex mask (b, bins, frames) whose real and imaginary part lie within ±MASK_LIMIT."""
-        real, imaginary = (MASK_LIMIT * torch.tanh(self.mask(states).float() / MASK_LIMIT)).chunk(2, dim=1)
+        real, imaginary = self.mask(states).float().chunk(2, dim=1)
+        real, imaginary = (MASK_LIMIT * torch.tanh(part / MASK_LIMIT) for part in (real + 0.5, imaginary))
         return torch.complex(real, imaginary)
 
     def transform(self, waveform: Tensor) -> Tensor:
@@ -120,20 +137,35 @@ class Extractor(nn.Module):
 
 
 class Block(nn.Module):
-    """x + mix(relu(FiLM(dilated convolution of x))); starts as the identity, so it needs no normalisation."""
+    """x + mix(relu(dilated convolution of x)); starts near the identity, so it needs no normalisation."""
 
-    def __init__(self, channels: int, labels: int, dilation: int):
+    def __init__(self, channels: int, dilation: int):
         super().__init__()
         self.convolve = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.condition = nn.Linear(labels, 2 * channels)
         self.mix = nn.Conv1d(channels, channels, 1)
-        nn.init.zeros_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)  # pyright: ignore[reportArgumentType]
+        with torch.no_grad():
+            self.mix.weight.mul_(0.3)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return states + self.mix(torch.relu(self.convolve(states)))  # (b, channels, frames)
+
+
+class AskedBlock(Block):
+    """A block whose hidden states are scaled and shifted by the query (FiLM)."""
+
+    def __init__(self, channels: int, dilation: int, labels: int):
+        super().__init__(channels, dilation)
+        self.condition = nn.Linear(labels, 2 * channels)
 
     def forward(self, states: Tensor, query: Tensor) -> Tensor:
         scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
-        hidden = torch.relu(self.convolve(states) * (1 + scale) + shift)  # (b, channels, frames)
-        return states + self.mix(hidden)
+        return states + self.mix(torch.relu(self.convolve(states) * (1 + scale) + shift))  # (b, channels, frames)
+
+
+def asked_for(query: Tensor, logits: Tensor) -> Tensor:
+    """Mean (b, frames) of logits (b, labels, frames) over the query (b, labels); what it leaves open counts as no."""
+    rest = 1 - query.sum(1, keepdim=True)  # (b, 1)
+    return torch.einsum("bl,blf->bf", query, logits) + UNASKED_LOGIT * rest
 
 
 def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:
@@ -146,8 +178,8 @@ def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:
 
 
 def soft_maximum(scores: Tensor) -> Tensor:
-    """Soft maximum (b,) of frame scores (b, frames); that of two pieces' soft maxima is that of the whole."""
-    return torch.logsumexp(PRESENCE_SHARPNESS * scores, dim=1) / PRESENCE_SHARPNESS
+    """Soft maximum (…) of frame scores (…, frames); that of two pieces' soft maxima is that of the whole."""
+    return torch.logsumexp(PRESENCE_SHARPNESS * scores, dim=-1) / PRESENCE_SHARPNESS
 
 
 def shared_labels(image_classes: Sequence[str], speech_classes: Sequence[str]) -> tuple[str, ...]:

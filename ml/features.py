@@ -66,13 +66,13 @@ def apply_affine(pictures: Tensor, maps: Tensor) -> Tensor:
 
 
 def unknown_pictures(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures of nothing known, of the shape of `pictures` (b, c, h, w): in turn blank, noise, and patch-shuffled."""
+    """Pictures of nothing known like `pictures` (b, c, h, w): blank, fine or coarse noise, or patch-shuffled."""
     b, device = len(pictures), pictures.device
     level = torch.rand(b, 1, 1, 1, generator=generator).to(device)
     contrast = torch.rand(b, 1, 1, 1, generator=generator).to(device)
     noise = torch.rand(tuple(pictures.shape), generator=generator).to(device) - 0.5
     coarse = F.interpolate(F.avg_pool2d(noise, 2, ceil_mode=True) * 2, size=pictures.shape[-2:])
-    kind = torch.arange(b, device=device)[:, None, None, None] % 4
+    kind = torch.randint(4, (b, 1, 1, 1), generator=generator).to(device)
     blank = level + 0.05 * contrast * noise
     grainy = level + contrast * torch.where(kind == 1, noise, coarse)
     made = torch.where(kind == 0, blank, torch.where(kind == 3, shuffle_patches(pictures, generator), grainy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from functools import lru_cache
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import soundfile
 from PIL import Image, ImageOps
-from scipy.signal import firwin, resample_poly
 
 from ml.config import UserError
 
@@ -112,6 +112,8 @@ def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """
     if from_hz == to_hz:
         return np.asarray(waveform, np.float32)
+    from scipy.signal import resample_poly  # a second to import, and most who decode never resample
+
     up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
     return resample_poly(np.asarray(waveform, np.float64), up, down, window=_lowpass(max(up, down))).astype(np.float32)
 
@@ -206,8 +208,11 @@ def _stored(body: bytes) -> bytes:
 @lru_cache(maxsize=16)
 def _lowpass(factor: int) -> np.ndarray:
     """scipy.signal.resample_poly's own default filter, designed once per pair of rates."""
+    from scipy.signal import firwin
+
     return np.asarray(firwin(20 * factor + 1, 1 / factor, window=KAISER))
 
 
 def _reason(fault: Exception) -> str:
-    return " ".join(str(fault).split()) or type(fault).__name__
+    said = re.sub(r"<\S+ object at 0x[0-9a-f]+>", "it", " ".join(str(fault).split()))
+    return said or type(fault).__name__

@@ -227,6 +227,10 @@ def load_model(
         raise UserError(
             f"{folder / WEIGHTS}: sha256 {found}: expected {card['digests'][WEIGHTS]}; train the model again"
         )
-    model = kinds[card["kind"]](**card["arguments"])
-    model.load_state_dict(load(weights))
+    try:
+        model = kinds[card["kind"]](**card["arguments"])
+        model.load_state_dict(load(weights))
+    except (RuntimeError, TypeError) as fault:
+        why = str(fault).splitlines()[0]
+        raise UserError(f"{folder / CARD}: made by other code than this ({why}); train the model again") from None
     return model.to(device).eval(), card

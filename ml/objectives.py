@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-8
+ABSENCE_SHARE = 0.1
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -14,7 +15,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
-def snr_loss(estimate: Tensor, target: Tensor, limit_db: float = 30.0) -> Tensor:
+def snr_loss(estimate: Tensor, target: Tensor, limit_db: float = 20.0) -> Tensor:
     """Negative thresholded signal-to-noise ratio (b,) in dB of waveforms (b, samples).
 
     Scenes better than `limit_db` stop pulling (MixIT, arXiv 2006.12701, equation 2). Unlike SI-SDR it asks for the true
@@ -36,17 +37,20 @@ def absence_loss(estimate: Tensor, mixture: Tensor, limit_db: float = 30.0) -> T
 
 
 def separation_loss(estimate: Tensor, target: Tensor, mixture: Tensor, present: Tensor) -> Tensor:
-    """Mean loss in dB of a batch: `snr_loss` where the word is present (b,) bool, else half of `absence_loss`."""
-    return torch.where(present, snr_loss(estimate, target), 0.5 * absence_loss(estimate, mixture)).mean()
+    """Mean loss in dB of a batch: `snr_loss` where the word is present (b,) bool, else a share of `absence_loss`.
+
+    The share is small: silence is easily learnt, and worth nothing where the word is there.
+    """
+    return torch.where(present, snr_loss(estimate, target), ABSENCE_SHARE * absence_loss(estimate, mixture)).mean()
 
 
 def presence_loss(logits: Tensor, present: Tensor) -> Tensor:
-    """Binary cross entropy of presence logits (b,) and the truth (b,)."""
+    """Binary cross entropy of presence logits and the truth, both (b,) or (b, labels)."""
     return F.binary_cross_entropy_with_logits(logits.float(), present.float())
 
 
 def activity_loss(logits: Tensor, active: Tensor) -> Tensor:
-    """Binary cross entropy of activity logits (b, frames) and the truth (b, frames)."""
+    """Binary cross entropy of activity logits and the truth, both (b, frames) or (b, labels, frames)."""
     return F.binary_cross_entropy_with_logits(logits.float(), active.float())
 
 

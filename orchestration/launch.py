@@ -11,7 +11,6 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContext
 
 from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, project_root
-from orchestration.assets.data import DATASETS
 from orchestration.resources import CODE, Project
 
 
@@ -89,6 +88,8 @@ class _Loading(LoadingContext):
 
 def _changed_on_disk(project: Project) -> set[str]:
     """Assets whose files no longer are what Dagster recorded: removed, or changed behind DVC's back."""
+    from orchestration.assets.data import DATASETS
+
     paths = project.paths
     files = {
         "image_classifier": paths.candidates / "image_classifier" / "model.json",
@@ -156,7 +157,8 @@ def _rows(report: dict) -> list[tuple[str, str]]:
         chosen = "  ← chosen" if kind == speech["chosen"] else ""
         rows.append((f"words recognised, {kind}", _share(speech[kind]) + chosen))
     for overlap, figures in found["si_sdr_improvement_db"].items():
-        rows.append((f"separation, {overlap.replace('_', ' ')}", f"{figures['mean']:+.1f} dB SI-SDR improvement"))
+        if figures and figures["mean"] is not None:
+            rows.append((f"separation, {overlap.replace('_', ' ')}", f"{figures['mean']:+.1f} dB SI-SDR improvement"))
     rows += [
         ("words recognised in the separated sound", _percent(found["word_accuracy"])),
         ("  in the mixture, unprocessed", _percent(found["word_accuracy_unprocessed"])),
@@ -186,14 +188,18 @@ def ask_service(root: Path) -> None:
     with client.serve(packaging.bento_of(tag, paths), paths) as url:
         answer = client.ask(url, golden.picture, golden.recording)
     print("\nThe packaged service was shown a picture and a recording, and answered:\n")
-    print(json.dumps(_shortened(answer), indent=2, ensure_ascii=False))
+    print(json.dumps(_shortened(answer["extract"]), indent=2, ensure_ascii=False))
     print(NEXT)
 
 
 def _shortened(answer: object) -> object:
-    """The answer with long texts (the sound) cut, for reading."""
+    """The answer for reading: numbers rounded, the sound cut."""
     if isinstance(answer, dict):
         return {key: _shortened(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [_shortened(value) for value in answer]
+    if isinstance(answer, float):
+        return round(answer, 4)
     return f"{answer[:24]}… ({len(answer)} characters)" if isinstance(answer, str) and len(answer) > 80 else answer
 
 

@@ -27,7 +27,8 @@ def spectrogram_sheet(samples: Sequence[tuple[str, np.ndarray]], rate_hz: int) -
     for axis, (label, waveform) in zip(axes, samples, strict=True):
         power, _, _ = specgram(waveform, NFFT=256, Fs=rate_hz, noverlap=192)
         extent = (0, len(waveform) / rate_hz, 0, rate_hz / 2000)
-        axis.imshow(10 * np.log10(power + 1e-9), origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-90)
+        decibels = 10 * np.log10(np.asarray(power) + 1e-9)
+        axis.imshow(decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-90)
         axis.set_title(label, fontsize=8)
         axis.tick_params(labelsize=5)
     return _markdown(figure, "spectrograms")
@@ -45,8 +46,10 @@ def learning_curve(history: Sequence[dict[str, float]], x: str = "step") -> dg.M
     return _markdown(figure, "learning curves")
 
 
-def table(rows: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
-    """A table of `rows`, every cell as text or number."""
+def table(rows: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue | dg.TextMetadataValue:
+    """A table of `rows`, every cell as text or number; "none" where there are none."""
+    if not rows:
+        return dg.MetadataValue.text("none")
     return dg.MetadataValue.table([dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows])
 
 

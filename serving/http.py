@@ -214,7 +214,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 def _log(scope: Scope, exchange: Exchange) -> None:
-    if scope["path"] in QUIET and exchange.status < 500:
+    if scope["path"] in QUIET:
         return
     line = {
         "time": round(time.time(), 3),

@@ -162,6 +162,9 @@ class SeeHear:
     def _start(self, bundle: Path) -> None:
         """Load the model and let it answer its golden requests; ready only after that."""
         try:
+            import torch
+
+            torch.set_num_threads(1)  # requests run beside each other, each on a core of its own
             predictor = load_predictor(bundle, SETTINGS.training.device)
             predictor.check_golden()
         except Exception as fault:  # whatever it is, this process must say that it will never be ready
@@ -183,7 +186,7 @@ class SeeHear:
         if self._predictor is not None:
             return self._predictor
         if self._fault is not None:
-            raise Refused("model_refused", f"the model is not fit to answer: {self._fault}", 503)
+            raise Refused("model_refused", f"the model is not fit to answer: {' '.join(str(self._fault).split())}", 503)
         raise Refused("starting", "the model is still being loaded", 503, retry_after_s=2)
 
     @bentoml.on_shutdown

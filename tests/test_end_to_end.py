@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import requests
-from conftest import copy_checkout, free_port, project_environment
+from conftest import commit_all, copy_checkout, free_port, project_environment
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -99,7 +99,7 @@ def materialized(small_project):
 
 
 def test_materializing_everything_from_the_ui_works(materialized):
-    assert materialized["status"] == "SUCCESS"
+    assert materialized["status"] == "SUCCESS", (materialized["project"] / "var" / "ui.log").read_text()[-4000:]
     for node in materialized["assets"]["assetNodes"]:
         if node["assetKey"]["path"] != ["drift_report"]:
             assert node["assetMaterializations"], node
@@ -186,7 +186,9 @@ def test_a_kill_in_the_middle_leaves_nothing_half_done(materialized, second_run)
     ],
 )
 def test_a_wrong_word_ends_in_one_clear_line(tmp_path, environment, said):
-    done = make_run(copy_checkout(tmp_path / "project"), **environment)
+    project = copy_checkout(tmp_path / "project")
+    commit_all(project)
+    done = make_run(project, **environment)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("seehear: ")

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import toy_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
-from ml.evaluation import decide_promotion, metrics
+from data_checks.drift import LOG_SCHEMA
+from ml import media
+from ml.config import PerBudget, load_settings
+from ml.evaluation import decide_promotion, evaluate, gate_figures, golden_requests, metrics, recognition
+from ml.evaluation.benchmark import Found, place_figures, presence_figures
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
+from ml.evaluation.recognition import Answers
+from ml.predictor import Interval, Predictor, write_bundle
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -188,3 +204,215 @@ def test_a_figure_that_was_not_measured_never_promotes_over_one_that_was():
     assert not decide_promotion({**GOOD, "image_accuracy": None}, None, MAJORITY, 0.01).promote
     assert not decide_promotion({**GOOD, "presence_auc": None, "image_accuracy": 0.99}, GOOD, MAJORITY, 0.01).promote
     assert decide_promotion({**GOOD, "presence_auc": None}, None, MAJORITY, 0.01).promote
+
+
+# Choosing, speakers, places
+
+
+def answers(posteriors: list[list[float]], labels: list[int], groups: list[str] | None = None) -> Answers:
+    count = len(labels)
+    return Answers(
+        model="speech_classifier/cnn",
+        modality="audio",
+        split="test",
+        ids=np.array([f"clip_{i}" for i in range(count)]),
+        groups=np.array(groups or [""] * count),
+        labels=np.array(labels),
+        classes=("one", "two"),
+        posteriors=np.array(posteriors),
+    )
+
+
+def test_the_best_on_validation_is_chosen_then_the_lower_loss_then_the_smaller():
+    sure, unsure, wrong = [[0.9, 0.1]], [[0.6, 0.4]], [[0.2, 0.8]]
+    sizes = {"cnn": {"parameters": 30}, "rnn": {"parameters": 20}, "lstm": {"parameters": 10}}
+
+    def chosen(**posteriors) -> str:
+        return recognition.choose({kind: answers(rows, [0]) for kind, rows in posteriors.items()}, sizes)
+
+    assert chosen(cnn=wrong, rnn=unsure, lstm=wrong) == "rnn"
+    assert chosen(cnn=sure, rnn=unsure, lstm=unsure) == "cnn"
+    assert chosen(cnn=sure, rnn=sure, lstm=sure) == "lstm"
+
+
+def test_speaker_accuracy_is_of_speakers_that_training_never_heard():
+    given_answers = answers([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]], [0, 1, 1], ["ann", "bob", "ann"])
+    assert recognition.speaker_accuracy(given_answers, {"bob"}) == {"ann": 1.0}
+    assert recognition.speaker_accuracy(given_answers, set()) == {"ann": 1.0, "bob": 0.0}
+    assert recognition.speaker_accuracy(given_answers, {"ann", "bob"}) is None
+
+
+def test_labels_are_renumbered_by_name_and_unknown_ones_are_never_right():
+    assert recognition.renumbered(np.array([0, 1, 2]), ("a", "b", "c"), ("c", "a")).tolist() == [1, -1, 0]
+
+
+def found(shift_s: float, extra: bool = False, presence: tuple[float, ...] = (0.9, 0.8, 0.1)) -> Found:
+    """Three scenes about words 0, 1, 0, the last without its word; found `shift_s` late."""
+    true = [[(0.2, 0.6)], [(0.5, 0.9), (1.2, 1.6)], []]
+    spans = [[Interval(a + shift_s, b + shift_s, 0.9) for a, b in scene] for scene in true]
+    if extra:
+        spans[2].append(Interval(0.0, 0.4, 0.9))
+    return Found(np.array([0, 1, 0]), np.array(presence), np.array([True, True, False]), spans, true)
+
+
+def test_perfect_places_score_one_and_late_ones_show_in_the_boundaries():
+    assert place_figures(found(0.0)) == {"localisation_map": 1.0, "boundary_error_ms_median": 0.0}
+    late = place_figures(found(0.02))
+    assert late["localisation_map"] == 1.0
+    assert late["boundary_error_ms_median"] == pytest.approx(20)
+    assert place_figures(found(0.3)) == {"localisation_map": 0.0, "boundary_error_ms_median": None}
+
+
+def test_a_find_where_nothing_is_costs_precision_by_how_sure_it_was():
+    assert place_figures(found(0.0, extra=True))["localisation_map"] == 1.0
+    boastful = found(0.0, extra=True, presence=(0.9, 0.8, 0.95))
+    assert place_figures(boastful)["localisation_map"] == pytest.approx((0.5 + 1.0) / 2)
+
+
+def test_presence_of_scenes_of_one_kind_is_not_measured():
+    both = found(0.0)
+    assert presence_figures(both) == {"presence_auc": 1.0, "miss_at_1pct_false_alarm": 0.0}
+    alike = Found(both.words, both.presence, np.ones(3, bool), both.found, both.true_s)
+    assert presence_figures(alike) == {"presence_auc": None, "miss_at_1pct_false_alarm": None}
+
+
+# A whole evaluation, of models trained for a few seconds
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    candidates = toy_models.toy_candidates(folder / "candidates")
+    chosen = load_settings(ROOT)
+    scenes = dataclasses.replace(chosen.evaluation, scenes=PerBudget(20, 20, 20), bootstrap=50)
+    extractor = dataclasses.replace(chosen.speech_extractor, scene_s=1.0)
+    chosen = dataclasses.replace(chosen, evaluation=scenes, speech_extractor=extractor)
+    images, speech, out = toy_models.toy_images(), toy_models.toy_speech(), folder / "reports"
+    brightness = pa.table({"id": images.ids, "brightness": np.arange(len(images)) / 1000})
+    report = evaluate(
+        images, speech, candidates, chosen, out,
+        {"git": "abc", "data": {"raw_images": "1"}}, {"images": brightness}, progress=False,
+    )  # fmt: skip
+    return SimpleNamespace(report=report, out=out, candidates=candidates, images=images, speech=speech, settings=chosen)
+
+
+def predictor_of(evaluated) -> Predictor:
+    return Predictor.from_models(*parts_of(evaluated))
+
+
+def parts_of(evaluated) -> list[Path]:
+    folder, kind = evaluated.candidates, evaluated.report["speech"]["chosen"]
+    return [folder / "image_classifier", folder / "speech_classifier" / kind, folder / "speech_extractor"]
+
+
+SUMMARY = {"mean", "median", "p5", "below_zero", "n"}
+RECOGNITION = {"accuracy", "ci95", "n", "ece", "parameters", "train_s"}
+EXTRACTION = {
+    "si_sdr_improvement_db", "unseen_speaker", "oracle_db", "baselines", "word_accuracy", "word_accuracy_unprocessed",
+    "word_accuracy_clean", "presence_auc", "miss_at_1pct_false_alarm", "boundary_error_ms_median", "localisation_map",
+    "image_swap_success", "parameters", "real_time_factor", "train_s",
+}  # fmt: skip
+
+
+def test_the_report_has_every_key_of_the_contract_and_only_numbers_that_json_knows(evaluated):
+    def refuse(constant: str):
+        raise AssertionError(f"evaluation.json holds {constant}")
+
+    report = json.loads((evaluated.out / "evaluation.json").read_text(), parse_constant=refuse)
+    assert report == json.loads(json.dumps(evaluated.report))
+    assert {"source", "budget", "seed", "device", "git", "settings", "data"} <= set(report)
+    assert set(report["image"]) == RECOGNITION
+    for kind in ("cnn", "rnn", "lstm"):
+        assert set(report["speech"][kind]) == RECOGNITION | {"unseen_speaker_accuracy", "latency_ms"}
+    found_section = report["extraction"]
+    assert set(found_section) == EXTRACTION
+    buckets = found_section["si_sdr_improvement_db"]
+    assert set(buckets) == {"full_overlap", "partial_overlap", "no_overlap"}
+    assert all(set(bucket) >= SUMMARY for bucket in buckets.values())
+    assert set(found_section["oracle_db"]) == {"irm", "psm", "complex"}
+    assert set(found_section["baselines"]) == {"unprocessed", "constant_mask", "energy_gate", "audio_only"}
+
+
+def test_the_report_says_what_the_models_can_do(evaluated):
+    report, found_section = evaluated.report, evaluated.report["extraction"]
+    full = found_section["si_sdr_improvement_db"]["full_overlap"]
+    assert full["mean"] > 10
+    assert full["mean"] < found_section["oracle_db"]["complex"]
+    assert full["mean"] > found_section["baselines"]["audio_only"]["mean"] + 5
+    assert found_section["baselines"]["unprocessed"]["mean"] == 0
+    assert found_section["image_swap_success"] > 0.9
+    assert found_section["word_accuracy_clean"] > 0.9
+    assert found_section["word_accuracy_unprocessed"] < 0.9
+    assert report["image"]["accuracy"] > 0.9
+    low, high = report["image"]["ci95"]
+    assert low < report["image"]["accuracy"] <= high
+
+
+def test_speakers_of_the_test_split_that_training_lacks_are_reported_apart(evaluated):
+    assert set(evaluated.report["speech"]["cnn"]["unseen_speaker_accuracy"]) == {"new_speaker"}
+    unseen = evaluated.report["extraction"]["unseen_speaker"]["full_overlap"]
+    assert unseen == evaluated.report["extraction"]["si_sdr_improvement_db"]["full_overlap"]
+
+
+def test_the_gate_is_measured_again_with_the_same_result(evaluated):
+    again = gate_figures(predictor_of(evaluated), evaluated.images, evaluated.speech, evaluated.settings)
+    assert again == evaluated.report["gate"]
+    assert again["majority_share"] == {"image_accuracy": pytest.approx(1 / 3), "speech_accuracy": pytest.approx(1 / 3)}
+    assert not decide_promotion(again, evaluated.report["gate"], again["majority_share"], 0.01).promote
+
+
+def test_without_a_gate_split_nothing_is_measured_and_nothing_promoted(evaluated):
+    images, speech = (one.where("train", "validation", "test") for one in (evaluated.images, evaluated.speech))
+    gate = gate_figures(predictor_of(evaluated), images, speech, evaluated.settings)
+    assert (gate["image_accuracy"], gate["speech_accuracy"], gate["si_sdr_improvement_db"]) == (None, None, None)
+    assert not decide_promotion(gate, None, gate["majority_share"], 0.01).promote
+
+
+def test_the_predictions_give_the_reported_accuracies(evaluated):
+    predictions = pd.read_parquet(evaluated.out / "predictions.parquet")
+    assert list(predictions) == ["modality", "model", "id", "label", "predicted", "confidence", "split"]
+    right = (predictions["label"] == predictions["predicted"]).groupby(predictions["model"]).mean()
+    assert right["image_classifier"] == evaluated.report["image"]["accuracy"]
+    for kind in ("cnn", "rnn", "lstm"):
+        assert right[f"speech_classifier/{kind}"] == evaluated.report["speech"][kind]["accuracy"]
+
+
+def test_the_reference_is_the_models_own_answers_in_the_schema_of_the_log(evaluated):
+    table, predictor = pq.read_table(evaluated.out / "reference.parquet"), predictor_of(evaluated)
+    assert table.schema.equals(LOG_SCHEMA)
+    rows = table.to_pandas()
+    assert rows.groupby("endpoint").size().to_dict() == {"classify_image": 24, "recognize_speech": 24, "extract": 24}
+    assert set(rows["model"]) == {predictor.digest} == {evaluated.report["models"]}
+    seen = rows[rows["endpoint"] == "classify_image"]
+    place = round(1000 * seen["image_brightness"].iloc[0])  # which picture it was, as the facts above say
+    assert evaluated.images.split[place] == "validation"
+    answer = predictor.classify_image(evaluated.images.pixels[place])
+    np.testing.assert_allclose(seen["image_embedding"].iloc[0], answer.embedding, atol=1e-4)
+    assert seen["pictured"].iloc[0] == answer.label
+    heard = rows[rows["endpoint"] == "recognize_speech"]
+    assert heard["speech_embedding"].notna().all()
+    assert heard["image_embedding"].isna().all()
+
+
+def test_golden_requests_hold_once_they_are_bundled(evaluated, tmp_path):
+    parts = parts_of(evaluated)
+    goldens = golden_requests(evaluated.images, evaluated.speech, *parts)
+    assert len(goldens) == 4
+    write_bundle(tmp_path / "bundle", *parts, about={}, goldens=goldens)
+    Predictor.load(tmp_path / "bundle").check_golden()
+
+
+def test_plots_and_sounds_are_there_to_look_at_and_listen_to(evaluated):
+    plots = {file.stem for file in (evaluated.out / "plots").iterdir()}
+    confusions = {f"confusion_{name}" for name in ("image", "speech_cnn", "speech_rnn", "speech_lstm")}
+    assert plots == confusions | {"learning_curves", "reliability", "separation_by_overlap", "extraction"}
+    for file in (evaluated.out / "plots").iterdir():
+        assert media.decode_picture(file).std() > 1
+    page = (evaluated.out / "examples" / "index.html").read_text()
+    named = re.findall(r'src="([^"]+)"', page)
+    assert len(named) == 24
+    assert {file.name for file in (evaluated.out / "examples").iterdir()} == {*named, "index.html"}
+    for name in named:
+        if name.endswith(".wav"):
+            waveform, rate_hz = media.decode_recording(evaluated.out / "examples" / name)
+            assert (len(waveform), rate_hz) == (toy_models.RATE_HZ, toy_models.RATE_HZ)

@@ -15,14 +15,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def extractor(trained: bool = False) -> extraction.Extractor:
-    """A small extractor; `trained` fills the weights that start at zero, as training would."""
+def extractor() -> extraction.Extractor:
     torch.manual_seed(0)
-    model = extraction.Extractor(LABELS, RATE_HZ, channels=24, blocks=3)
-    if trained:
-        for block in model.blocks:
-            torch.nn.init.normal_(block.mix.weight, std=0.2)
-    return model.eval()
+    return extraction.Extractor(LABELS, RATE_HZ, channels=24, blocks=3).eval()
 
 
 def mixtures(n: int = 3, samples: int = 3000, seed: int = 1) -> torch.Tensor:
@@ -49,7 +44,7 @@ def test_analysis_and_synthesis_give_the_waveform_back():
 
 
 def test_a_batch_of_one_equals_a_batch_of_many_padded_to_its_longest():
-    model, mixture, query = extractor(trained=True), mixtures(), queries()
+    model, mixture, query = extractor(), mixtures(), queries()
     lengths = torch.tensor([1500, 3000, 2345])
     padded = mixture * (torch.arange(3000) < lengths[:, None])
     together = model(padded, query, lengths)
@@ -61,14 +56,14 @@ def test_a_batch_of_one_equals_a_batch_of_many_padded_to_its_longest():
 
 
 def test_the_level_of_a_recording_scales_the_estimate_and_nothing_else():
-    model, mixture, query = extractor(trained=True), mixtures(), queries()
+    model, mixture, query = extractor(), mixtures(), queries()
     loud, quiet = model(mixture, query), model(0.01 * mixture, query)
     assert torch.allclose(loud.estimate, 100 * quiet.estimate, atol=1e-5)
     assert torch.allclose(loud.presence_logits, quiet.presence_logits, atol=1e-3)
 
 
 def test_a_long_recording_in_overlapping_pieces_gives_the_same_answer():
-    model, mixture, query = extractor(trained=True), mixtures(1, 64 * 100), queries(1)
+    model, mixture, query = extractor(), mixtures(1, 64 * 100), queries(1)
     gain = extraction.recording_gain(mixture, model.window_samples)
     whole, margin = model(mixture, query, gain=gain), 64 * (model.context_frames + 1)
     left = model(mixture[:, : 64 * 50 + margin], query, gain=gain)
@@ -86,6 +81,21 @@ def test_the_soft_maximum_of_pieces_is_that_of_the_whole():
     assert (extraction.soft_maximum(scores) >= scores.amax(1)).all()
 
 
+def test_presence_and_activity_are_those_of_the_words_the_picture_asks_for():
+    model, mixture = extractor(), mixtures(1)
+    output = model(mixture, torch.tensor([[0.0, 1.0, 0.0]]))
+    assert torch.allclose(output.presence_logits, output.word_presence[:, 1])
+    assert torch.allclose(output.activity_logits, output.word_activity[:, 1])
+    split = model(mixture, torch.tensor([[0.5, 0.5, 0.0]]))
+    assert torch.allclose(split.presence_logits, output.word_presence[:, :2].mean(1), atol=1e-6)
+
+
+def test_a_picture_of_nothing_known_finds_nothing():
+    output = extractor()(mixtures(), torch.zeros(3, 3))
+    assert (output.presence_logits.sigmoid() < 0.01).all()
+    assert (output.activity_logits.sigmoid() < 0.01).all()
+
+
 def test_the_mask_is_bounded():
     model, states = extractor(), 1000 * torch.randn(1, 24, 10, generator=generator())
     mask = model.bounded_mask(states)
@@ -94,13 +104,13 @@ def test_the_mask_is_bounded():
 
 
 def test_silence_gives_silence():
-    output = extractor(trained=True)(torch.zeros(1, 2000), queries(1))
+    output = extractor()(torch.zeros(1, 2000), queries(1))
     assert (output.estimate == 0).all()
     assert torch.isfinite(output.presence_logits).all()
 
 
 def test_gradients_are_finite_and_reach_every_weight():
-    model = extractor(trained=True)
+    model = extractor()
     output = model(mixtures(), queries())
     (output.estimate.square().mean() + output.presence_logits.sum() + output.activity_logits.mean()).backward()
     for name, weight in model.named_parameters():
@@ -142,7 +152,7 @@ def test_the_query_keeps_the_posterior_of_the_shared_labels_only():
 
 
 def test_a_saved_extractor_answers_as_before(tmp_path):
-    model = extractor(trained=True)
+    model = extractor()
     arguments = {"labels": list(LABELS), "sample_rate_hz": RATE_HZ, "channels": 24, "blocks": 3}
     models.save_model(tmp_path / "e", model, {"kind": "speech_extractor", "arguments": arguments})
     loaded, _ = extraction.load_extractor(tmp_path / "e")

@@ -1,4 +1,4 @@
-"""The classifiers: one alone equals one of many, padding changes nothing, a tiny batch can be learnt, files are whole."""
+"""The classifiers: one alone equals one of many, padding is not heard, a tiny batch can be learnt, files are whole."""
 
 import json
 

@@ -37,10 +37,10 @@ def test_si_sdr_ignores_scale_and_agrees_with_least_squares():
 
 def test_snr_loss_falls_with_quality_down_to_its_limit():
     target = waveforms()
-    losses = [float(objectives.snr_loss(with_noise(target, db), target).mean()) for db in (-5, 0, 10, 20)]
+    losses = [float(objectives.snr_loss(with_noise(target, db), target).mean()) for db in (-5, 0, 10, 15)]
     assert losses == sorted(losses, reverse=True)
-    assert losses[1] == pytest.approx(0, abs=0.01)
-    assert float(objectives.snr_loss(target, target).mean()) == pytest.approx(-30, abs=0.01)
+    assert losses[1] == pytest.approx(0, abs=0.05)
+    assert float(objectives.snr_loss(target, target).mean()) == pytest.approx(-20, abs=0.01)
 
 
 def test_snr_loss_asks_for_the_true_level():
@@ -60,7 +60,7 @@ def test_separation_loss_reads_presence_scene_by_scene():
     both = objectives.separation_loss(estimate, target, mixture, torch.tensor([True, False]))
     present = objectives.snr_loss(estimate, target)[0]
     absent = objectives.absence_loss(estimate, mixture)[1]
-    assert float(both) == pytest.approx(float(present + 0.5 * absent) / 2, abs=1e-5)
+    assert float(both) == pytest.approx(float(present + objectives.ABSENCE_SHARE * absent) / 2, abs=1e-5)
 
 
 def test_separation_loss_has_finite_gradients_for_silent_targets():

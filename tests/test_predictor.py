@@ -67,6 +67,14 @@ def test_a_separation_is_the_same_alone_and_among_others(predictor):
         np.testing.assert_allclose(together.activity[row], alone.activity[0], atol=1e-5)
 
 
+def test_listening_for_all_words_finds_what_asking_for_each_finds(predictor):
+    mixture = tones.recording("down", "across", seed=6)
+    asked = predictor.separate(np.stack([mixture] * 3), np.eye(3, dtype=np.float32))
+    presence, activity = predictor.listen(mixture)
+    np.testing.assert_allclose(presence, asked.presence, atol=1e-5)
+    np.testing.assert_allclose(activity, asked.activity, atol=1e-5)
+
+
 def test_threads_that_share_a_predictor_get_the_answers_of_one(predictor):
     requests = [
         (tones.picture(label, seed), tones.recording(label, seed=seed)) for seed in range(8) for label in tones.WORDS

@@ -369,14 +369,14 @@ def test_the_bento_holds_its_model_pinned_its_code_and_a_dockerfile(bento, paths
 
     folder = packaging.bento_folder(bento, paths)
     about = yaml.safe_load((folder / "bento.yaml").read_text())
-    (model,) = about["models"]
+    (model,) = about["services"][0]["models"]
     assert model["tag"] == about["args"]["model"] == f"seehear:{bento.split(':')[1].rpartition('-')[0]}"
     assert (folder / "env" / "docker" / "Dockerfile").is_file()
     assert (folder / "src" / "params.yaml").is_file()
     pinned = (folder / "env" / "python" / "requirements.txt").read_text().splitlines()
     assert all("==" in line for line in pinned)
     assert {"torch", "bentoml", "soundfile", "pillow"} <= {line.split("==")[0] for line in pinned}
-    assert not any("training" in path.name for path in (folder / "src" / "orchestration").rglob("*"))
+    assert not (folder / "src" / "orchestration").exists()
 
 
 def test_saving_and_building_again_gives_the_same_tags(bento, paths):
@@ -466,6 +466,7 @@ def test_good_answers_pass_untouched_but_for_the_id(layer):
 
 def test_bodies_are_counted_whether_or_not_they_declare_their_length(layer):
     async def pieces():
+        yield b'--q\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         for _ in range(20):
             yield b"x" * 100
 

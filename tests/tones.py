@@ -5,7 +5,9 @@ The models are the real ones, really trained, but small and on data so plain tha
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -71,6 +73,7 @@ def bundle() -> Path:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the models are so small that more threads only wait for each other
     folder = Path(tempfile.mkdtemp(prefix="seehear-tones-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     parts = [folder / name for name in ("image", "speech", "extractor")]
     save_model(
         parts[0], _image_classifier(), _card("image_cnn", classes=len(WORDS), side=SIDE, channels_in=1, channels=8)

@@ -22,7 +22,10 @@ from ml.files import beside, empty_beside, publish, sha256_of, write_json
 
 LARGEST_SIDE = 64
 HIGHEST_RATE_HZ = 16000
+KEYS = ("id", "content_sha256", "label", "split", "group")  # facts that make a Row
+SHAPE = {"images": ("width_px", "height_px", "channels"), "audio": ("sample_rate_hz",)}
 BATCH_ROWS = 500
+PART_ROWS = 50  # decoded by one thread at a time; one by one the threads' hand-over costs as much as the work
 
 
 class ArrayFile:
@@ -87,13 +90,13 @@ def publish_prepared(paths: Paths, modality: str) -> None:
 
 
 def _accepted_facts(paths: Paths, modality: str) -> pa.Table:
-    facts = pq.read_table(paths.facts(modality))
+    facts = pq.read_table(paths.facts(modality), columns=[*KEYS, *SHAPE[modality]])
     held = set(pq.read_table(paths.validated(modality) / "quarantine.parquet", columns=["id"])["id"].to_pylist())
     return facts.filter(pa.array([name not in held for name in facts["id"].to_pylist()], pa.bool_()))
 
 
 def _rows(facts: pa.Table) -> list[Row]:
-    columns = (facts[name].to_pylist() for name in ("id", "content_sha256", "label", "split", "group"))
+    columns = (facts[name].to_pylist() for name in KEYS)
     return [Row(*values) for values in zip(*columns, strict=True)]
 
 
@@ -146,21 +149,24 @@ def _decoded(
 ) -> Iterator[list[np.ndarray]]:
     """The accepted items in the order of the facts, decoded in batches on every core."""
     wanted = facts["id"].to_pylist()
-    accepted, seen = set(wanted), 0
+    seen = 0
     bar = tqdm(total=len(wanted), desc=f"{paths.source} prepared {modality}", unit="", disable=None)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for ids, contents in _batches(paths.raw(modality), accepted):
-            if ids != wanted[seen : seen + len(ids)]:
+        for batch in _batches(paths.raw(modality), set(wanted)):
+            if [name for name, _ in batch] != wanted[seen : seen + len(batch)]:
                 raise UserError(f"{paths.facts(modality)}: its rows are not those of the shards; run `dvc repro`")
-            seen += len(ids)
-            yield list(pool.map(decode, ids, contents))
-            bar.update(len(ids))
+            parts = [batch[at : at + PART_ROWS] for at in range(0, len(batch), PART_ROWS)]
+            decoded = pool.map(lambda part: [decode(name, content) for name, content in part], parts)
+            yield [item for part in decoded for item in part]
+            seen += len(batch)
+            bar.update(len(batch))
 
 
-def _batches(folder: Path, accepted: set[str]) -> Iterator[tuple[list[str], list[bytes]]]:
+def _batches(folder: Path, accepted: set[str]) -> Iterator[list[tuple[str, bytes]]]:
+    """Names and bytes of the accepted items, some hundred at a time."""
     for shard in sorted(folder.glob("*.parquet")):
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=["id", "bytes"]):
-                rows = [row for row in zip(*batch.to_pydict().values(), strict=True) if row[0] in accepted]
-                if rows:
-                    yield [row[0] for row in rows], [row[1] for row in rows]
+                rows = zip(batch["id"].to_pylist(), batch["bytes"].to_pylist(), strict=True)
+                if kept := [row for row in rows if row[0] in accepted]:
+                    yield kept

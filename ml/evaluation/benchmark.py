@@ -242,7 +242,7 @@ def _example(bench: Bench, overlap: str, scene: scenes.Scenes, pictures: np.ndar
     gain_db = metrics.improvement_db(answer.estimate, scene.mixture[row], scene.target[row])
     return Example(
         label=bench.speech.classes[scene.queries[row]],
-        bucket=f"{overlap} overlap",
+        bucket="no overlap" if overlap == "none" else f"{overlap} overlap",
         picture=pictures[row],
         mixture=scene.mixture[row],
         target=scene.target[row],

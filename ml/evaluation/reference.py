@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ml.datasets import ImageSet, SpeechSet
 from ml.evaluation.recognition import Answers
 from ml.files import whole_file
-from ml.predictor import Picture, Predictor
+from ml.predictor import Predictor
 
 REFERENCE_ROWS = 300  # of every endpoint
 VECTOR = pa.list_(pa.float32())
@@ -83,10 +83,14 @@ def write_reference(
     images, speech = images.where("validation"), speech.where("validation")
     pictures, clips = _some(rng, len(images)), _some(rng, len(speech))
     known = {name: _by_id(table) for name, table in (facts or {}).items()}
+    measured = (
+        [_measured(known, "images", str(images.ids[row]), IMAGE_FACTS) for row in pictures],
+        [_measured(known, "audio", str(speech.ids[row]), AUDIO_FACTS) for row in clips],
+    )
     rows = [
-        *({"endpoint": "classify_image", **_seen(predictor, images, row, known)} for row in pictures),
-        *({"endpoint": "recognize_speech", **_heard(predictor, speech, row, known)} for row in clips),
-        *_extracted(predictor, images, speech, pictures, clips, known),
+        *_seen(predictor, np.asarray(images.pixels)[pictures], measured[0]),
+        *_heard(predictor, [speech.clip(row) for row in clips], measured[1]),
+        *_extracted(predictor, images, speech, pictures, clips, measured),
     ]
     for number, row in enumerate(rows):
         row |= {"model": predictor.digest, "request_id": f"reference-{number}"}
@@ -108,44 +112,54 @@ def _measured(known: Mapping[str, dict], modality: str, item: str, names: Mappin
     return {column: facts.get(name) for column, name in names.items()}
 
 
-def _seen(predictor: Predictor, images: ImageSet, row: int, known: Mapping) -> dict:
-    measured = _measured(known, "images", str(images.ids[row]), IMAGE_FACTS)
-    return _pictured(predictor.classify_image(np.asarray(images.pixels[row]))) | measured
+def _seen(predictor: Predictor, pixels: np.ndarray, measured: list[dict]) -> Iterator[dict]:
+    posteriors, embeddings = predictor.classify_images(pixels), predictor.embed_images(pixels)
+    names = (*predictor.image_classes, None)
+    for known, embedding, facts in zip(posteriors, embeddings, measured, strict=True):
+        yield {
+            "endpoint": "classify_image",
+            "pictured": names[known.argmax()],
+            "pictured_confidence": float(known[:-1].max()),
+            "image_embedding": embedding,
+            **facts,
+        }
 
 
-def _pictured(picture: Picture) -> dict:
-    return {
-        "pictured": picture.label,
-        "pictured_confidence": max(picture.probabilities.values()),
-        "image_embedding": picture.embedding,
-    }
-
-
-def _heard(predictor: Predictor, speech: SpeechSet, row: int, known: Mapping) -> dict:
-    answer = predictor.recognize_speech(speech.clip(row), speech.sample_rate_hz)
-    return {
-        "heard": answer.label,
-        "heard_confidence": max(answer.probabilities.values()),
-        "speech_embedding": answer.embedding,
-        **_measured(known, "audio", str(speech.ids[row]), AUDIO_FACTS),
-    }
+def _heard(predictor: Predictor, clips: list[np.ndarray], measured: list[dict]) -> Iterator[dict]:
+    posteriors, embeddings = predictor.recognize_batch(clips), predictor.embed_speech(clips)
+    for known, embedding, facts in zip(posteriors, embeddings, measured, strict=True):
+        yield {
+            "endpoint": "recognize_speech",
+            "heard": predictor.speech_classes[known.argmax()],
+            "heard_confidence": float(known.max()),
+            "speech_embedding": embedding,
+            **facts,
+        }
 
 
 def _extracted(
-    predictor: Predictor, images: ImageSet, speech: SpeechSet, pictures: np.ndarray, clips: np.ndarray, known: Mapping
+    predictor: Predictor,
+    images: ImageSet,
+    speech: SpeechSet,
+    pictures: np.ndarray,
+    clips: np.ndarray,
+    measured: tuple[list[dict], list[dict]],
 ) -> Iterator[dict]:
     names = np.array(images.classes)[images.labels[pictures]]
     for number, clip in enumerate(clips):
-        spoken = pictures[names == speech.classes[speech.labels[clip]]]
-        picture = spoken[number % len(spoken)] if number % 2 and len(spoken) else pictures[number % len(pictures)]
-        answer = predictor.extract(np.asarray(images.pixels[picture]), speech.clip(clip), speech.sample_rate_hz)
+        spoken = np.flatnonzero(names == speech.classes[speech.labels[clip]])
+        place = spoken[number % len(spoken)] if number % 2 and len(spoken) else number % len(pictures)
+        pixels = np.asarray(images.pixels[pictures[place]])
+        answer = predictor.extract(pixels, speech.clip(clip), speech.sample_rate_hz)
         yield {
             "endpoint": "extract",
-            **_pictured(answer.pictured),
+            "pictured": answer.pictured.label,
+            "pictured_confidence": max(answer.pictured.probabilities.values()),
+            "image_embedding": answer.pictured.embedding,
             "heard": answer.heard.label if answer.heard else None,
             "heard_confidence": answer.heard.probability if answer.heard else None,
             "presence": answer.presence,
             "present": answer.present,
-            **_measured(known, "images", str(images.ids[picture]), IMAGE_FACTS),
-            **_measured(known, "audio", str(speech.ids[clip]), AUDIO_FACTS),
+            **measured[0][place],
+            **measured[1][number],
         }

@@ -57,7 +57,7 @@ def evaluate(
         extraction, gains_db = _extraction(bench, scenes, settings, _speakers(speech), bar.update)
         gate = gate_figures(predictor, images, speech, settings, bar.update)
     report = {
-        **_provenance(settings, predictor, context),
+        **_provenance(settings, predictor, cards, context),
         "image": recognition.figures(pictured, predictor.cards["image_classifier"]),
         "speech": _speech(predictors, test, speech, chosen),
         "extraction": extraction,
@@ -138,8 +138,10 @@ def _speakers(speech: SpeechSet) -> set[str]:
     return {str(group) for group in speech.where("train", "validation").group}
 
 
-def _provenance(settings: Settings, predictor: Predictor, context: Mapping) -> dict:
+def _provenance(settings: Settings, predictor: Predictor, speech: Mapping[str, Mapping], context: Mapping) -> dict:
     cards = predictor.cards
+    effective = {name: _effective(cards[name]) for name in ("image_classifier", "speech_extractor")}
+    effective["speech_classifier"] = {kind: _effective(card) for kind, card in speech.items()}
     return {
         "source": settings.data.source,
         "budget": settings.training.budget,
@@ -147,11 +149,16 @@ def _provenance(settings: Settings, predictor: Predictor, context: Mapping) -> d
         "device": cards["speech_extractor"].get("device"),
         "git": None,
         "data": {},
-        "settings": dataclasses.asdict(settings),
+        "settings": dataclasses.asdict(settings) | effective,
         "models": predictor.digest,
         "versions": cards["speech_extractor"].get("versions"),
         **context,
     }
+
+
+def _effective(card: Mapping) -> dict:
+    """The settings a model was trained with, which one run may have set otherwise than params.yaml."""
+    return {**card.get("recipe", {}), "steps": card.get("steps"), "seed": card.get("seed")}
 
 
 def _speech(predictors: Predictors, test: Mapping[str, Answers], speech: SpeechSet, chosen: str) -> dict:

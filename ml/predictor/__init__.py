@@ -1,5 +1,5 @@
 from ml.predictor.answers import Extraction, Heard, Interval, Picture, PicturedObject, Recognition, Word
-from ml.predictor.bundle import GoldenRequest, models_digest, verify_bundle, write_bundle
+from ml.predictor.bundle import GoldenRequest, models_digest, read_goldens, verify_bundle, write_bundle
 from ml.predictor.inference import Predictor, Separated
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Separated",
     "Word",
     "models_digest",
+    "read_goldens",
     "verify_bundle",
     "write_bundle",
 ]

@@ -167,6 +167,16 @@ class Predictor:
             parts.append((output.estimate.cpu(), presence.cpu(), activity.cpu()))
         return Separated(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
+    @torch.inference_mode()
+    def listen(self, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Presence (labels,) and activity (labels, frames) of every label in a sound (samples,) at the model's rate.
+
+        They are what `separate` finds for each label alone.
+        """
+        nothing = torch.zeros(1, len(self.labels), device=self.device)
+        output = self._extractor(self._tensor(sound[None]), nothing)
+        return output.word_presence[0].sigmoid().cpu().numpy(), output.word_activity[0].sigmoid().cpu().numpy()
+
     def intervals(self, activity: np.ndarray, duration_s: float) -> list[Interval]:
         """Intervals of the activity (frames,) of a recording of that length."""
         return active_intervals(activity, self.hop_s, duration_s, self._rule)
@@ -248,12 +258,10 @@ class Predictor:
         return self._tensor(batch), torch.tensor(lengths, device=self.device)
 
     def _words(self, sound: np.ndarray, duration_s: float) -> list[Word]:
-        """The words of a recording at the model's rate: the extractor is asked for every label at once."""
-        count = len(self.labels)
-        found = self.separate(np.broadcast_to(sound, (count, len(sound))), np.eye(count, dtype=np.float32))
+        """The words of a recording at the model's rate."""
         words = [
             Word(label, float(presence) * span.score, span.start_s, span.end_s)
-            for label, presence, activity in zip(self.labels, found.presence, found.activity, strict=True)
+            for label, presence, activity in zip(self.labels, *self.listen(sound), strict=True)
             if presence > self.presence_threshold
             for span in self.intervals(activity, duration_s)
         ]

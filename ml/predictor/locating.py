@@ -12,7 +12,7 @@ from ml.predictor.answers import Interval, Word
 
 LEAST_CONTRAST = 8.0  # grey levels of 255 between ink and paper
 INK_SHARE = 0.35  # of the strongest contrast in the picture
-RELEASE_SHARE = 0.7  # of the activity threshold
+PEAK_SHARE = 1.2  # of the activity threshold
 LEAST_PART = 0.05  # of the largest part's area; smaller ones are specks
 
 
@@ -22,13 +22,13 @@ class IntervalRule:
 
     threshold: float
     release: float
-    least_s: float = 0.08
-    gap_s: float = 0.03
+    least_s: float = 0.1
+    gap_s: float = 0.08
 
     @classmethod
     def of(cls, threshold: float) -> IntervalRule:
-        """The rule for a threshold chosen frame by frame: a word starts above it and ends a little below it."""
-        return cls(threshold, RELEASE_SHARE * threshold)
+        """The rule for a threshold chosen frame by frame: there a word ends, and some frame of it lies well above."""
+        return cls(threshold=min(PEAK_SHARE * threshold, (1 + threshold) / 2), release=threshold)
 
 
 def active_intervals(activity: np.ndarray, hop_s: float, duration_s: float, rule: IntervalRule) -> list[Interval]:

@@ -25,7 +25,7 @@ def active_level(waveform: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(waveform[start:end], dtype=np.float64)))) if end > start else 0.0
 
 
-def scene_samples(speech: SpeechSet, scene_s: float) -> int:
-    """Length of a scene: `scene_s`, or three times the 90th percentile of the clips where these are longer words."""
+def scene_samples(speech: SpeechSet, scene_s: float, words: float = 3) -> int:
+    """Length of a scene: `scene_s`, or so many times the 90th percentile of the clips where these are longer words."""
     typical = float(np.percentile(speech.lengths, 90)) if len(speech) else 0.0
-    return int(max(scene_s * speech.sample_rate_hz, 3 * typical))
+    return int(max(scene_s * speech.sample_rate_hz, words * typical))

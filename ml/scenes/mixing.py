@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SPEEDS = ((17, 20), (9, 10), (19, 20), (1, 1), (21, 20), (11, 10), (23, 20))  # 0.85 to 1.15, as ratios
 MAX_CLIP_S = 3.0
+PRESENT_SHARE = 0.85
 GAP_SAMPLES = 64
 
 
@@ -27,7 +28,7 @@ class ClipBank:
     """Every clip at every speed, one after another in one resident tensor, at active level 1.
 
     samples float16 (total,); offsets, lengths, active_starts, active_ends (clips, speeds) int64 on the device;
-    labels (clips,) int64 on the CPU, where parameters are drawn. sample_rate_hz. Clips are cut at MAX_CLIP_S.
+    labels (clips,) int64 on the CPU, where parameters are drawn, below `classes`. Clips are cut at MAX_CLIP_S.
     """
 
     samples: Tensor
@@ -36,6 +37,7 @@ class ClipBank:
     active_starts: Tensor
     active_ends: Tensor
     labels: Tensor
+    classes: int
     sample_rate_hz: int
 
     def __len__(self) -> int:
@@ -81,6 +83,7 @@ def clip_bank(speech: SpeechSet, device: torch.device, speeds: Sequence[tuple[in
         active_starts=resident(active[:, :1] * ratio),
         active_ends=resident(active[:, 1:] * ratio),
         labels=torch.from_numpy(np.array(speech.labels, dtype=np.int64)),
+        classes=len(speech.classes),
         sample_rate_hz=speech.sample_rate_hz,
     )
 
@@ -133,7 +136,8 @@ class TrainingScenes:
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """On the device: mixture, target (b, samples); active (b, frames), present (b,) bool; queries (b,) labels."""
+    """On the device: mixture, target (b, samples); active (b, classes, frames) bool, whichever word was asked for;
+    present (b,) bool; queries (b,) labels."""
 
     mixture: Tensor
     target: Tensor
@@ -145,15 +149,17 @@ class SceneBatch:
 def draw_training_scenes(
     bank: ClipBank, n: int, confusable: Tensor, generator: torch.Generator, queryable: Tensor
 ) -> TrainingScenes:
-    """Draws scenes of 1-3 words of which 30 % lack the word asked for.
+    """Draws scenes of 1-3 words of which 15 % lack the word asked for.
 
-    The query is the first word's label or, in absent scenes, one that no word has: for half of them the label that
-    sounds most like the first word's (`confusable` (classes,)). queryable (classes,) bool: labels that have pictures.
+    That is fewer than are met later: presence is learnt from all the words of every scene, separation only from those
+    that are there. The query is the first word's label or, in absent scenes, one that no word has: for half of them
+    the label that sounds most like the first word's (`confusable` (classes,)). queryable (classes,) bool: labels that
+    have pictures.
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     clips = torch.randint(len(bank), (n, 3), generator=generator)
     labels = bank.labels[clips]  # (n, 3)
-    count = 1 + (rand(n) > 0.15).long() + (rand(n) > 0.7).long()
+    count = 1 + (rand(n) > 0.1).long() + (rand(n) > 0.75).long()
     used = torch.arange(3) < count[:, None]
     other = rand(n, len(queryable)) - 100 * (~queryable).float()
     other = other.scatter_add(1, labels, -used.float() * 4).argmax(1)  # a label that no word has, where there is one
@@ -161,7 +167,7 @@ def draw_training_scenes(
     queries = torch.where(rand(n) < 0.5, near, other)
     heard = ((labels == queries[:, None]) & used).any(1) | ~queryable[queries]
     queries = torch.where(heard, other, queries)
-    queries = torch.where((rand(n) < 0.7) & queryable[labels[:, 0]], labels[:, 0], queries)
+    queries = torch.where((rand(n) < PRESENT_SHARE) & queryable[labels[:, 0]], labels[:, 0], queries)
     levels = 10 ** ((rand(n, 3) * 10 - 5) / 20)
     levels[:, 0] = 1
     return TrainingScenes(
@@ -187,13 +193,15 @@ def mix(bank: ClipBank, noise: Tensor, drawn: TrainingScenes, samples: int, hop_
     begin, end = bank.active_starts[clips, speeds], bank.active_ends[clips, speeds]  # (b, w)
     starts = _training_places(end - begin, place, inside, samples)
     words = bank.place(clips, speeds, starts - begin, samples) * levels[:, :, None]  # (b, w, samples)
-    wanted = (bank.labels.to(device)[clips] == queries[:, None]) & (levels > 0)  # (b, w)
+    labels = bank.labels.to(device)[clips]  # (b, w)
+    wanted = (labels == queries[:, None]) & (levels > 0)  # (b, w)
+    said = (labels[:, :, None] == torch.arange(bank.classes, device=device)) & (levels > 0)[:, :, None]
     time = hop_samples * torch.arange(-(-samples // hop_samples) + 1, device=device)  # (frames,)
     spoken = (time >= starts[:, :, None]) & (time < (starts + end - begin)[:, :, None])  # (b, w, frames)
     return SceneBatch(
         mixture=words.sum(1) + noise_of(noise, drawn.noise_colour, drawn.noise_start, drawn.noise_level, samples),
         target=(words * wanted[:, :, None]).sum(1),
-        active=(spoken & wanted[:, :, None]).any(1),
+        active=(spoken[:, :, None] & said[:, :, :, None]).any(1),
         present=wanted.any(1),
         queries=queries,
     )

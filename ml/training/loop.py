@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,15 +127,13 @@ def fit(
     loss_of draws batch number `step` with the generator and returns its scalar loss; validate returns named figures of
     the averaged model. Raises FloatingPointError where the loss is not finite; no checkpoint is written from there on.
     """
-    from tqdm import tqdm
-
     model.to(run.device).train()
     average, optimizer = copy_of(model), make_optimizer(model, run.recipe)
     generator = torch.Generator().manual_seed(run.seed)
     parts = Parts(model, average, optimizer, generator)
     first, history, spent = resume(run, parts)
     begun, losses = time.perf_counter(), Mean(run.device)
-    bar = tqdm(range(first, run.steps), run.name, initial=first, total=run.steps, disable=not run.progress)
+    bar = progress_bar(run, first)
     for step in bar:
         set_learning_rate(optimizer, run.recipe.learning_rate * one_cycle(step, run.steps))
         with precision(run.device):
@@ -149,10 +148,26 @@ def fit(
         if run.reports_at(done):
             figures = validate(average) if run.validates_at(done) else {}
             history.append({"step": done, "loss": finite(losses.take(), run, done), **figures})
-            bar.set_postfix({key: f"{value:.4g}" for key, value in history[-1].items() if key != "step"})
+            figures_shown = {key: f"{value:.4g}" for key, value in history[-1].items() if key != "step"}
+            bar.set_postfix(figures_shown, refresh=False)
         if run.keeps_at(done):
             write_checkpoint(run, parts, done, history, spent + time.perf_counter() - begun)
     return Trained(average.eval(), history, spent + time.perf_counter() - begun)
+
+
+def progress_bar(run: Run, first: int):
+    """Steps from `first` on, shown as they go; a log file gets a line now and then, a terminal an animation."""
+    from tqdm import tqdm
+
+    return tqdm(
+        range(first, run.steps),
+        run.name,
+        initial=first,
+        total=run.steps,
+        disable=not run.progress,
+        miniters=1,
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+    )
 
 
 class Mean:
@@ -318,10 +333,14 @@ class Shuffle:
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:
-    """Temperature that gives logits (n, classes) the least cross entropy against labels (n,) (arXiv 1706.04599)."""
+    """Temperature that gives logits (n, classes) the least cross entropy against labels (n,) (arXiv 1706.04599).
+
+    As in Platt scaling, 1 of n + 2 is kept for the other classes: where all n are right, that is all that is known.
+    """
     temperatures = torch.logspace(-1, 1, 201, dtype=torch.float64)
     logits, labels = logits.double().cpu(), labels.cpu()
-    losses = torch.stack([nn.functional.cross_entropy(logits / t, labels) for t in temperatures])
+    loss = nn.CrossEntropyLoss(label_smoothing=1 / (len(labels) + 2))
+    losses = torch.stack([loss(logits / t, labels) for t in temperatures])
     return float(temperatures[losses.argmin()])
 
 

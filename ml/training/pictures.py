@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ml.datasets import ImageSet
 
 FEW_PICTURES = 1000  # for the curve; the figure of the card is from all of them
-UNKNOWN_SHARE = 16  # one picture of nothing known for every so many real ones
+UNKNOWN_SHARE = 8  # one picture of nothing known for every so many real ones
 SMOOTHING = 0.02
 
 

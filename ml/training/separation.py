@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ml.datasets import ImageSet, SpeechSet
 
 QUERY_PICTURES = 300  # per label
+PRESENCE_WEIGHT, ACTIVITY_WEIGHT = 10.0, 20.0  # bring these losses to the size of decibels
 
 
 def train_speech_extractor(
@@ -53,9 +54,9 @@ def train_speech_extractor(
         model = extraction.Extractor(**arguments)
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
     ask = Asker(image_model, image_card, labels, speech.classes, run.device)
-    loss_of = scene_loss(
-        run, train, ask.pictures(required(images, "train", run.name), run.seed), recipe, model.hop_samples
-    )
+    asked = ask.pictures(required(images, "train", run.name), run.seed)
+    samples = scenes.scene_samples(train, recipe.scene_s, words=1.5)
+    loss_of = scene_loss(run, train, asked, labels, samples, model.hop_samples)
     trial = Trial(held, ask.pictures(required(images, "validation", run.name), run.seed), labels, run)
     trained = fit(run, model, loss_of, lambda model: {"validation_si_sdr_improvement_db": trial.improvement(model, 50)})
     assert isinstance(trained.model, extraction.Extractor)
@@ -102,23 +103,30 @@ class Asker:
         return extraction.query_of(posteriors, self.card["classes"], self.labels)
 
 
-def scene_loss(run: Run, speech: SpeechSet, asked: Tensor, recipe: ExtractorRecipe, hop_samples: int):
-    """The loss of a step: scenes mixed on the device, separation + presence + activity."""
+def scene_loss(
+    run: Run, speech: SpeechSet, asked: Tensor, labels: tuple[str, ...], samples: int, hop_samples: int
+) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
+    """The loss of a step: scenes mixed on the device; separation of the word asked for, presence and activity of all.
+
+    asked: queries by class and picture, of `Asker.pictures`; samples: length of the scenes.
+    """
     bank = scenes.clip_bank(speech, run.device)
     noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, speech.sample_rate_hz)
     confusable = scenes.confusable_labels(word_shapes(bank), bank.labels, len(speech.classes))
     queryable = ~asked[:, 0, 0].isnan().cpu()
-    samples = scenes.scene_samples(speech, recipe.scene_s)
+    known = torch.tensor([speech.classes.index(label) for label in labels], device=run.device)
+    n = run.recipe.batch_size
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        drawn = scenes.draw_training_scenes(bank, recipe.batch_size, confusable, generator, queryable)
-        picked = torch.randint(asked.shape[1], (recipe.batch_size,), generator=generator).to(run.device)
+        drawn = scenes.draw_training_scenes(bank, n, confusable, generator, queryable)
+        picked = torch.randint(asked.shape[1], (n,), generator=generator).to(run.device)
         batch = scenes.mix(bank, noise, drawn, samples, hop_samples)
         output = model(batch.mixture, asked[batch.queries, picked])
+        active = batch.active[:, known]  # (b, labels, frames)
         return (
             objectives.separation_loss(output.estimate, batch.target, batch.mixture, batch.present)
-            + 2 * objectives.presence_loss(output.presence_logits, batch.present)
-            + 2 * objectives.activity_loss(output.activity_logits, batch.active)
+            + PRESENCE_WEIGHT * objectives.presence_loss(output.word_presence, active.any(2))
+            + ACTIVITY_WEIGHT * objectives.activity_loss(output.word_activity, active)
         )
 
     return loss_of
@@ -128,7 +136,7 @@ def word_shapes(bank: scenes.ClipBank, slices: int = 8, batch: int = 64) -> Tens
     """What every clip sounds like in a few numbers (clips, d): its log-mel spectrogram averaged in `slices` of time."""
     device = bank.samples.device
     log_mel, shapes = features.LogMel(bank.sample_rate_hz).to(device), []
-    speed = next((k for k in range(bank.speeds) if bank.lengths[0, k] == bank.lengths[0].median()), 0)
+    speed = bank.speeds // 2
     for rows in torch.arange(len(bank), device=device).split(batch):
         speeds = torch.full_like(rows, speed)
         sizes = bank.active_ends[rows, speed] - bank.active_starts[rows, speed]

@@ -90,6 +90,8 @@ def _drift_metadata(verdict, folder) -> dict:
         "answers": verdict.n_window,
         "causes": dg.MetadataValue.md("\n".join(f"- {cause}" for cause in verdict.causes) or "none"),
         "findings": previews.table(findings),
+        "not_compared": dg.MetadataValue.json(list(verdict.skipped)),
+        "unreadable": dg.MetadataValue.json(list(verdict.unreadable)),
         "report": dg.MetadataValue.path(str(folder)),
     }
 

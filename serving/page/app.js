@@ -2,6 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const VIEW_RATE_HZ = 16000; // what recordings are decoded at to be drawn; what is sent is not touched by it
+const SHOWN_HZ = 5000; // top of the spectrograms; speech has little above
 const READ_BY_SERVICE = /\.(wav|flac|ogg|oga|opus|mp3|aiff?|au)$/i;
 
 const chosen = { picture: null, drawn: false, recording: null, samples: null };
@@ -187,7 +188,7 @@ const hann = Float32Array.from({ length: WINDOW }, (_, i) => 0.5 - 0.5 * Math.co
 
 function drawSpectrogram(draw, samples, width, top, height) {
   const image = draw.createImageData(width, height);
-  const bins = WINDOW / 2;
+  const bins = Math.round((SHOWN_HZ / VIEW_RATE_HZ) * WINDOW);
   for (let x = 0; x < width; x++) {
     const power = powerAt(samples, Math.round((x / width) * samples.length) - WINDOW / 2);
     for (let y = 0; y < height; y++) {
@@ -199,7 +200,7 @@ function drawSpectrogram(draw, samples, width, top, height) {
 }
 
 function colour(level) {
-  return [255 * Math.min(1, level * 1.5) ** 1.6, 230 * level ** 1.3, 60 + 120 * Math.sin(level * 2.4), 255];
+  return [11 + 244 * Math.min(1, level * 1.4) ** 1.5, 15 + 215 * level ** 1.4, 20 + 130 * Math.sin(level * 2.6), 255];
 }
 
 function powerAt(samples, start) {
