@@ -86,6 +86,7 @@ class SpeechClassifiers:
 @dataclass(frozen=True)
 class Evaluation:
     scenes: PerBudget
+    scene_s: float
     seed: int
     bootstrap: int
 

@@ -156,7 +156,8 @@ def _rows(report: dict) -> list[tuple[str, str]]:
     for kind in SPEECH_KINDS:
         chosen = "  ← chosen" if kind == speech["chosen"] else ""
         rows.append((f"words recognised, {kind}", _share(speech[kind]) + chosen))
-    for overlap, figures in found["si_sdr_improvement_db"].items():
+    for overlap in ("full_overlap", "partial_overlap", "no_overlap"):
+        figures = found["si_sdr_improvement_db"][overlap]
         if figures and figures["mean"] is not None:
             rows.append((f"separation, {overlap.replace('_', ' ')}", f"{figures['mean']:+.1f} dB SI-SDR improvement"))
     rows += [

@@ -284,9 +284,8 @@ def evaluated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     candidates = toy_models.toy_candidates(folder / "candidates")
     chosen = load_settings(ROOT)
-    scenes = dataclasses.replace(chosen.evaluation, scenes=PerBudget(20, 20, 20), bootstrap=50)
-    extractor = dataclasses.replace(chosen.speech_extractor, scene_s=1.0)
-    chosen = dataclasses.replace(chosen, evaluation=scenes, speech_extractor=extractor)
+    scenes = dataclasses.replace(chosen.evaluation, scenes=PerBudget(20, 20, 20), scene_s=1.0, bootstrap=50)
+    chosen = dataclasses.replace(chosen, evaluation=scenes)
     images, speech, out = toy_models.toy_images(), toy_models.toy_speech(), folder / "reports"
     brightness = pa.table({"id": images.ids, "brightness": np.arange(len(images)) / 1000})
     report = evaluate(

@@ -76,8 +76,8 @@ class Found:
 
 def bench_of(predictor: Predictor, images: ImageSet, speech: SpeechSet, split: str, settings: Settings) -> Bench:
     """The benchmark on one split."""
-    scene_s, seed = settings.speech_extractor.scene_s, settings.evaluation.seed
-    return Bench(predictor, speech.where(split), images.where(split), scene_s, seed)
+    chosen = settings.evaluation
+    return Bench(predictor, speech.where(split), images.where(split), chosen.scene_s, chosen.seed)
 
 
 def rendered(bench: Bench, plan: scenes.ScenePlan, advance: Advance) -> Iterator[tuple[scenes.Scenes, slice]]:
