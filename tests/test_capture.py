@@ -151,13 +151,6 @@ def test_a_reader_sees_only_finished_files(quiet_log):
     assert [path.suffix for path in quiet_log.folder.rglob("*") if path.is_file()] == [".parquet"]
 
 
-def test_recording_takes_no_time_worth_speaking_of(quiet_log):
-    started = time.perf_counter()
-    for number in range(1000):
-        quiet_log.record(row(number))
-    assert (time.perf_counter() - started) / 1000 < 0.001
-
-
 def test_the_folders_follow_the_environment(monkeypatch, tmp_path):
     assert log_folders() == (None, None)
     monkeypatch.setenv("SEEHEAR_ROOT", str(tmp_path))

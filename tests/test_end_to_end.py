@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 import requests
@@ -151,6 +152,24 @@ def test_the_evaluation_keeps_its_contract(materialized):
         "presence_auc", "miss_at_1pct_false_alarm", "boundary_error_ms_median", "localisation_map",
         "image_swap_success", "parameters", "real_time_factor", "train_s",
     } <= set(found)  # fmt: skip
+
+
+def test_the_answers_of_a_day_get_a_drift_report(materialized, second_run):
+    """The service that the run asked has logged its answers; so few of them are not enough to tell."""
+    project, day = materialized["project"], datetime.now(UTC).date().isoformat()
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "orchestration.definitions"]
+    done = subprocess.run(
+        [*command, "--select", "drift_report", "--partition", day],
+        cwd=project,
+        env=project_environment(project),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    verdict = json.loads((project / "reports" / "drift" / day / "verdict.json").read_text())
+    assert verdict["state"] == "not_enough_data"
+    assert verdict["n_window"] > 0
+    assert (project / "reports" / "drift" / day / "drift.html").stat().st_size > 10_000
 
 
 def test_a_kill_in_the_middle_leaves_nothing_half_done(materialized, second_run):
