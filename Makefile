@@ -25,7 +25,6 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 export DAGSTER_DISABLE_TELEMETRY := yes
-export OMP_WAIT_POLICY := PASSIVE
 BIN := .venv/bin
 
 .PHONY: run test ui serve reports bench lint lock setup

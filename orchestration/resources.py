@@ -19,8 +19,6 @@ from pydantic import Field
 
 from ml.config import Paths, Settings, UserError, load_settings, project_root
 
-# Threads that wait by spinning take the cores from whoever else is at work; read by torch's OpenMP when it is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 CODE = Path(__file__).resolve().parents[1]
 LOCKED = ("is busy, it is being blocked by", "Unable to acquire lock")
 

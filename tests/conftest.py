@@ -17,7 +17,6 @@ os.environ.update(
     GX_ANALYTICS_ENABLED="false",
     DAGSTER_DISABLE_TELEMETRY="yes",
     DVC_NO_ANALYTICS="1",
-    OMP_WAIT_POLICY="PASSIVE",
 )
 for _name in ("SOURCE", "MIRROR", "FOLDER", "BUDGET", "SEED", "DEVICE", "ROOT", "MODEL", "LOG"):
     os.environ.pop(f"SEEHEAR_{_name}", None)
