@@ -84,7 +84,7 @@ def _links(paths: Paths, pages: dict[str, Path]) -> dict:
 
 
 @dg.asset(
-    deps=["evaluation_report", *map(dg.AssetKey, CANDIDATES)],
+    deps=["evaluation_report"],
     group_name="evaluation",
     kinds={"bentoml"},
     owners=["team:ml"],
