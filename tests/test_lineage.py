@@ -5,10 +5,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 
 from data_checks.expectations import SUITES
 from orchestration import automation
 from orchestration.definitions import defs
+from orchestration.launch import _Loading
 
 SNAPSHOT = Path(__file__).with_name("lineage.txt")
 
@@ -141,3 +143,48 @@ def test_the_daily_schedule_asks_for_the_day_before():
     context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 20, 2, 15, tzinfo=UTC))
     request = automation.daily_drift(context)
     assert request.partition_key == "2026-11-19"
+
+
+# staleness, over a real instance that recorded one materialization of everything
+
+
+def record(instance, graph, key, version: str, versions: dict) -> None:
+    """Record that `key` was made as `version` out of its parents' `versions`."""
+    tags = {"dagster/data_version": version, "dagster/code_version": graph.get(key).code_version}
+    for parent in graph.get(key).parent_keys:
+        tags[f"dagster/input_data_version/{parent.to_user_string()}"] = versions[parent]
+        tags[f"dagster/input_event_pointer/{parent.to_user_string()}"] = "NULL"
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, tags=tags))
+    versions[key] = version
+
+
+def stale(instance, graph) -> set[str]:
+    resolver = CachingStaleStatusResolver(instance, graph, loading_context=_Loading(instance))
+    keys = [key for key in graph.toposorted_asset_keys if key != dg.AssetKey("drift_report")]
+    return {key.to_user_string() for key in keys if resolver.get_status(key) != StaleStatus.FRESH}
+
+
+@pytest.fixture
+def recorded(instance, graph):
+    versions = {}
+    for key in graph.toposorted_asset_keys:
+        if key != dg.AssetKey("drift_report"):
+            record(instance, graph, key, "first", versions)
+    return versions
+
+
+def test_what_was_made_of_the_newest_is_not_stale(instance, graph, recorded):
+    assert stale(instance, graph) == set()
+
+
+def test_the_same_data_made_again_makes_nothing_stale(instance, graph, recorded):
+    record(instance, graph, dg.AssetKey("raw_audio"), "first", recorded)
+    assert stale(instance, graph) == set()
+
+
+def test_a_changed_byte_of_audio_makes_stale_only_what_hears(instance, graph, recorded):
+    record(instance, graph, dg.AssetKey("raw_audio"), "second", recorded)
+    assert stale(instance, graph) == {"speech_dataset"}
+    record(instance, graph, dg.AssetKey("speech_dataset"), "second", recorded)
+    kinds = {f"speech_classifier/{kind}" for kind in ("cnn", "rnn", "lstm")}
+    assert stale(instance, graph) == kinds | {"speech_extractor", "evaluation_report"}
