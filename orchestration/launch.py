@@ -59,16 +59,21 @@ def materialize(root: Path) -> list[str]:
 
 def due_assets(defs: dg.Definitions, instance: dg.DagsterInstance, root: Path) -> list[dg.AssetKey]:
     """Assets of the job `lineage`, in the order of the flow, that Dagster calls missing or stale, or whose files
-    are gone or changed."""
+    are gone or changed; without those whose inputs may yet change, which come due once they did."""
     graph = defs.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, loading_context=_Loading(instance))
     changed = _changed_on_disk(Project(root=str(root)))
     keys = defs.resolve_job_def("lineage").asset_layer.executable_asset_keys
-    return [
-        key
-        for key in graph.toposorted_asset_keys
-        if key in keys and (key.to_user_string() in changed or resolver.get_status(key) != StaleStatus.FRESH)
-    ]
+    due: list[dg.AssetKey] = []
+    affected: set[dg.AssetKey] = set()  # due, or downstream of what is
+    for key in (key for key in graph.toposorted_asset_keys if key in keys):
+        moving = graph.get(key).parent_keys & affected
+        stale = key.to_user_string() in changed or resolver.get_status(key) != StaleStatus.FRESH
+        if stale and moving <= set(due):
+            due.append(key)
+        if stale or moving:
+            affected.add(key)
+    return due
 
 
 class _Loading(LoadingContext):
