@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Set
 from pathlib import Path
 
 import dagster as dg
@@ -48,7 +49,7 @@ def materialize(root: Path) -> list[str]:
 
     launched: list[str] = []
     with dg.DagsterInstance.get() as instance:
-        while due := due_assets(defs, instance, root):
+        while due := due_assets(defs, instance, _changed_on_disk(Project(root=str(root)))):
             if repeated := sorted({key.to_user_string() for key in due} & set(launched)):
                 raise UserError(f"{', '.join(repeated)}: still stale after a run; see `make ui` for the cause")
             _run(defs, instance, due)
@@ -57,12 +58,13 @@ def materialize(root: Path) -> list[str]:
     return launched
 
 
-def due_assets(defs: dg.Definitions, instance: dg.DagsterInstance, root: Path) -> list[dg.AssetKey]:
+def due_assets(
+    defs: dg.Definitions, instance: dg.DagsterInstance, changed: Set[str] = frozenset()
+) -> list[dg.AssetKey]:
     """Assets of the job `lineage`, in the order of the flow, that Dagster calls missing or stale, or whose files
-    are gone or changed; without those whose inputs may yet change, which come due once they did."""
+    changed; without those whose inputs may yet change, which come due once they did."""
     graph = defs.resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, loading_context=_Loading(instance))
-    changed = _changed_on_disk(Project(root=str(root)))
     keys = defs.resolve_job_def("lineage").asset_layer.executable_asset_keys
     due: list[dg.AssetKey] = []
     affected: set[dg.AssetKey] = set()  # due, or downstream of what is

@@ -1,0 +1,62 @@
+"""Which assets a launch brings up to date, wave by wave, on a real Dagster instance."""
+
+import dagster as dg
+
+from orchestration.launch import due_assets
+
+
+def defined(edges: dict[str, tuple[str, ...]], codes: dict[str, str], versions: dict[str, str]) -> dg.Definitions:
+    """A lineage of assets by their inputs; `codes` are code versions, `versions` fixed data versions."""
+
+    def made(name: str) -> dg.AssetsDefinition:
+        @dg.asset(name=name, deps=list(edges[name]), code_version=codes.get(name, "1"))
+        def asset() -> dg.MaterializeResult:
+            return dg.MaterializeResult(data_version=dg.DataVersion(versions.get(name, "same")))
+
+        return asset
+
+    job = dg.define_asset_job("lineage", selection=dg.AssetSelection.all())
+    return dg.Definitions(assets=[made(name) for name in edges], jobs=[job])
+
+
+def waves(defs: dg.Definitions, instance: dg.DagsterInstance) -> list[list[str]]:
+    """What every wave launches until nothing is due."""
+    found = []
+    while due := due_assets(defs, instance):
+        found.append([key.to_user_string() for key in due])
+        assert len(found) < 10, f"never ends: {found}"
+        defs.resolve_job_def("lineage").execute_in_process(instance=instance, asset_selection=due)
+    return found
+
+
+CHAIN = {"raw": (), "dataset": ("raw",), "model": ("dataset",), "report": ("model", "dataset")}
+
+
+def test_a_first_launch_takes_everything_in_one_wave_and_a_second_nothing():
+    defs = defined(CHAIN, {}, {})
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert waves(defs, instance) == [["raw", "dataset", "model", "report"]]
+        assert waves(defs, instance) == []
+
+
+def test_new_code_that_gives_the_same_data_goes_no_further():
+    with dg.DagsterInstance.ephemeral() as instance:
+        waves(defined(CHAIN, {}, {}), instance)
+        assert waves(defined(CHAIN, {"raw": "2"}, {}), instance) == [["raw"]]
+
+
+def test_new_data_goes_downstream_one_wave_after_the_other():
+    with dg.DagsterInstance.ephemeral() as instance:
+        waves(defined(CHAIN, {}, {}), instance)
+        assert waves(defined(CHAIN, {"raw": "2"}, {"raw": "other"}), instance) == [["raw"], ["dataset"]]
+
+
+def test_no_asset_is_launched_twice_after_the_lineage_itself_changed():
+    edges = CHAIN | {"report": ("model",), "champion": ("report", "model"), "bento": ("champion",)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        waves(defined(edges, {}, {}), instance)
+        moved = edges | {"champion": ("report",), "model": ("dataset", "raw")}
+        new = defined(moved, {"raw": "2", "champion": "2"}, {"raw": "new", "model": "new", "report": "new"})
+        launched = [name for wave in waves(new, instance) for name in wave]
+    assert sorted(launched) == sorted(set(launched)), launched
+    assert {"raw", "model", "report", "champion"} <= set(launched)
