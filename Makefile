@@ -9,6 +9,9 @@ endif
 ifdef FOLDER
 export SEEHEAR_FOLDER := $(FOLDER)
 endif
+ifdef GROUP_PATTERN
+export SEEHEAR_GROUP_PATTERN := $(value GROUP_PATTERN)
+endif
 ifdef BUDGET
 export SEEHEAR_BUDGET := $(BUDGET)
 endif
@@ -33,7 +36,7 @@ test: setup ; @$(BIN)/python -m pytest $(TESTS)
 ui: setup ; @$(BIN)/dagster dev --host 127.0.0.1 --port $(or $(PORT),3000)
 serve: setup ; @$(BIN)/python -m serving.client --port $(or $(PORT),3001)
 reports: setup ; @$(BIN)/evidently ui --workspace reports/evidently --host 127.0.0.1 --port $(or $(PORT),8000)
-bench: setup ; @$(BIN)/python -m benchmarks
+bench: setup ; @$(BIN)/python -m benchmarks $(ONLY)
 lint: setup ; @$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
 
 setup: # into .venv, and again only when the lock or the packaging changed

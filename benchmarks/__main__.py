@@ -1,19 +1,23 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
-Needs what `make run` leaves behind: prepared data, a champion and its Bento.
+`python -m benchmarks [data|growth|training|serving …]`. All but growth need what `make run` leaves behind: prepared
+data, a champion and its Bento.
 """
 
 import sys
 
-from benchmarks import serving, training
 from ml.config import UserError, load_paths
 
+PARTS = ("data", "growth", "training", "serving")
 
-def main() -> int:
+
+def main(asked: list[str]) -> int:
     try:
+        if unknown := set(asked) - set(PARTS):
+            raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
         paths = load_paths()
-        for rows in (training.compare(paths), serving.compare(paths)):
-            for name, figure, ratio in rows:
+        for part in asked or PARTS:
+            for name, figure, ratio in _part(part).compare(paths):
                 print(f"{name:<58} {figure:<24} {ratio}", flush=True)
     except UserError as fault:
         print(f"seehear: {fault}", file=sys.stderr)
@@ -21,5 +25,11 @@ def main() -> int:
     return 0
 
 
+def _part(name: str):
+    from benchmarks import data, growth, serving, training
+
+    return {"data": data, "growth": growth, "training": training, "serving": serving}[name]
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,46 +1,192 @@
-"""/extract over HTTP beside the same decoding and the same Predictor called directly."""
+"""/extract of a 3 s recording: ours beside the Predictor called directly, LitServe, and FastAPI behind uvicorn.
 
+The peers serve the same Predictor with the same decoding and the same answer, each in as many processes as ours, from
+an environment of their own under var/bench that borrows torch and the rest from this one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
 import statistics
+import subprocess
+import sys
+import sysconfig
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
-import requests
+import numpy as np
 
 from ml import media
-from ml.config import Paths
+from ml.config import Paths, UserError, load_settings
 from ml.predictor import Predictor, read_goldens
 from serving import client, packaging
 
-REQUESTS = 60
+PINNED = ("fastapi==0.165.0", "litserve==0.2.19", "annotated-doc==0.0.7")
+PEERS = {"litserve": "LitServe", "fastapi": "FastAPI and uvicorn"}
+RECORDING_S = 3.0
+ONE_BY_ONE = 100
+CLIENTS = 8
+AT_ONCE_S = 10.0
+ROUNDS = 2  # every server has its turn so often, so that a busy minute of the machine spoils none
+START_S = 120.0
+
+Ask = Callable[[], None]
 
 
 def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
-    """Rows (name, median milliseconds of one client, overhead)."""
+    """Rows (name, figure, ratio): milliseconds of one client, then answers a second of eight."""
+    import torch
+
+    torch.set_num_threads(1)  # as in every server: requests run beside each other, each on a core of its own
     tag = packaging.read_champion(paths).tag
-    bundle = packaging.stored_bundle(tag, paths)
-    golden, predictor = read_goldens(bundle)[0], Predictor.load(bundle)
+    bundle, bento = packaging.stored_bundle(tag, paths), packaging.bento_of(tag, paths)
+    python, workers = _environment(paths), load_settings(paths.root).serving.workers
+    predictor, (picture, recording) = Predictor.load(bundle), _request(bundle)
 
     def direct() -> None:
-        predictor.extract(media.decode_picture(golden.picture), *media.decode_recording(golden.recording))
+        predictor.extract(media.decode_picture(picture), *media.decode_recording(recording))
 
-    with client.serve(packaging.bento_of(tag, paths), paths) as url, requests.Session() as session:
+    extra_ms, throughput = {}, {"direct": []}
+    servers = {"ours": lambda: client.serve(bento, paths, workers=workers)}
+    servers |= {name: lambda name=name: _peer(python, name, bundle, workers) for name in PEERS}
+    for _ in range(ROUNDS):
+        throughput["direct"].append(_per_second(direct))
+        for name, start in servers.items():
+            with start() as url:
+                ask = _asker(url, picture, recording)
+                extra_ms.setdefault(name, []).append(_alternating(direct, ask))
+                throughput.setdefault(name, []).append(_per_second(ask))
+    yield from _latencies(extra_ms)
+    yield from _throughputs(throughput)
 
-        def served() -> None:
-            files = {"image": ("picture", golden.picture), "audio": ("recording", golden.recording)}
-            session.post(f"{url}/extract", files=files, timeout=60).raise_for_status()
 
-        direct_ms, served_ms = _alternating(direct, served)
-    yield "/extract, the Predictor called directly", f"{direct_ms:.1f} ms", ""
-    yield "/extract, over HTTP (ours)", f"{served_ms:.1f} ms", f"{served_ms - direct_ms:+.1f} ms"
+def _latencies(taken: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[str, str, str]]:
+    for name, rounds in taken.items():
+        direct_ms, served_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
+        figure = f"{served_ms:.1f} ms, direct {direct_ms:.1f} ms"
+        yield f"/extract of 3 s, one client: {_title(name)}", figure, f"{served_ms - direct_ms:+.1f} ms"
 
 
-def _alternating(*calls: Callable[[], None]) -> list[float]:
-    """Median milliseconds of each call, called in turn."""
-    taken = [[] for _ in calls]
-    for turn in range(REQUESTS + 5):  # the first five only warm up
-        for times, call in zip(taken, calls, strict=True):
+def _throughputs(rounds: dict[str, list[float]]) -> Iterator[tuple[str, str, str]]:
+    best = {name: max(found) for name, found in rounds.items()}
+    for name, found in best.items():
+        ratio = f"{found / best['direct']:.2f} of direct"
+        if name in PEERS:
+            ratio += f"; ours is {best['ours'] / found:.2f} of it"
+        yield f"/extract of 3 s, {CLIENTS} clients: {_title(name)}", f"{found:.1f}/s", ratio
+
+
+def _title(name: str) -> str:
+    return {"ours": "ours", "direct": "the Predictor in threads"}.get(name) or PEERS[name]
+
+
+def _request(bundle: Path) -> tuple[bytes, bytes]:
+    """A golden picture, and a golden recording repeated to 3 s."""
+    golden = read_goldens(bundle)[0]
+    waveform, rate_hz = media.decode_recording(golden.recording)
+    return golden.picture, media.encode_wav(np.resize(waveform, int(RECORDING_S * rate_hz)), rate_hz)
+
+
+def _asker(url: str, picture: bytes, recording: bytes) -> Ask:
+    """Asks on a connection of each thread's own. Raises UserError where the answer is not good."""
+    edge = b'--edge\r\nContent-Disposition: form-data; name="%s"; filename="file"\r\n\r\n%s\r\n'
+    body = edge % (b"image", picture) + edge % (b"audio", recording) + b"--edge--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=edge"}
+    connections = threading.local()
+
+    def ask() -> None:
+        if not hasattr(connections, "own"):
+            connections.own = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        try:
+            connections.own.request("POST", "/extract", body, headers)
+            answer = connections.own.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException):
+            del connections.own
+            raise
+        if answer.status != 200 or b'"audio_wav_base64"' not in content:
+            raise UserError(f"{url}/extract: {answer.status}: {content[:200]!r}")
+
+    return ask
+
+
+def _alternating(direct: Ask, served: Ask) -> tuple[float, float]:
+    """Median milliseconds of each, called in turn."""
+    taken = [], []
+    for turn in range(ONE_BY_ONE + 10):  # the first ten only warm up
+        for times, call in zip(taken, (direct, served), strict=True):
             start = time.perf_counter()
             call()
-            if turn >= 5:
+            if turn >= 10:
                 times.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(times) for times in taken]
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+def _per_second(ask: Ask) -> float:
+    """Answers a second that so many clients get who ask all the time."""
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda _: ask(), range(2 * CLIENTS)))
+        end, counts = time.monotonic() + AT_ONCE_S, [0] * CLIENTS
+
+        def keep_asking(number: int) -> None:
+            while time.monotonic() < end:
+                ask()
+                counts[number] += 1
+
+        start = time.monotonic()
+        list(pool.map(keep_asking, range(CLIENTS)))
+        return sum(counts) / (time.monotonic() - start)
+
+
+def _environment(paths: Paths) -> Path:
+    """The interpreter of an environment that adds the pinned peers to this one."""
+    folder = paths.var / "bench" / "-".join(pin.replace("==", "-") for pin in PINNED)
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        done = subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", *PINNED], check=False)
+        if done.returncode:
+            raise UserError(f"{' '.join(PINNED)}: cannot be installed; the comparison needs a package index")
+        (folder / "ready").touch()
+    return python
+
+
+@contextmanager
+def _peer(python: Path, name: str, bundle: Path, workers: int) -> Iterator[str]:
+    """A peer's server in processes of its own; yields its address."""
+    port = client.free_port()
+    environment = {**os.environ, "BUNDLE": str(bundle), "PYTHONPATH": str(packaging.CODE), "OMP_NUM_THREADS": "1"}
+    command = [python, "-m", f"benchmarks.peers.{name}", str(port), str(workers)]
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=bundle,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://{client.HOST}:{port}"
+    try:
+        _await_answer(_asker(url, *_request(bundle)), process, name)
+        yield url
+    finally:
+        client.end(process)
+
+
+def _await_answer(ask: Ask, process: subprocess.Popen, name: str) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            ask()
+            return
+        except (OSError, http.client.HTTPException, UserError) as fault:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"{PEERS[name]}: does not answer: {fault}") from None
+            time.sleep(0.3)

@@ -24,6 +24,7 @@ class Data:
     source: str
     mirror: str | None
     folder: str | None
+    group_pattern: str | None
     seed: int
     shard_rows: int
     image_side: int | None
@@ -107,6 +108,9 @@ class Monitoring:
 
 @dataclass(frozen=True)
 class Serving:
+    workers: int
+    max_waiting: int
+    deadline_s: float
     max_body_mb: float
     max_megapixels: float
     max_audio_s: float
@@ -136,6 +140,10 @@ class Paths:
     def raw(self, modality: str) -> Path:
         """Folder of Parquet shards."""
         return self.root / "data" / self.source / "raw" / modality
+
+    def added(self, modality: str) -> Path:
+        """Folder of the shards that were added later, each with its .dvc file."""
+        return self.root / "data" / "added" / self.source / modality
 
     def facts(self, modality: str) -> Path:
         """One Parquet file, one measured row per item."""
@@ -200,16 +208,20 @@ ENVIRONMENT = {
     "SEEHEAR_SOURCE": ("data", "source"),
     "SEEHEAR_MIRROR": ("data", "mirror"),
     "SEEHEAR_FOLDER": ("data", "folder"),
+    "SEEHEAR_GROUP_PATTERN": ("data", "group_pattern"),
     "SEEHEAR_BUDGET": ("training", "budget"),
     "SEEHEAR_SEED": ("training", "seed"),
     "SEEHEAR_DEVICE": ("training", "device"),
+    "SEEHEAR_WORKERS": ("serving", "workers"),
 }
+NUMBERS = ("seed", "workers")
 CHOICES = {
     "data.source": SOURCES,
     "training.budget": BUDGETS,
     "training.device": ("auto", "cpu", "cuda"),
     "image_classifier.optimizer": ("adamw", "sgd"),
 }
+POSITIVE = ("serving.workers", "serving.deadline_s")
 
 
 def load_settings(root: Path | None = None) -> Settings:
@@ -226,7 +238,7 @@ def load_settings(root: Path | None = None) -> Settings:
         raise UserError(f"{file}: cannot be read as settings: {' '.join(str(fault).split())}") from None
     for name, (section, key) in ENVIRONMENT.items():
         if (text := os.environ.get(name)) not in (None, ""):
-            tree.setdefault(section, {})[key] = _number(text, name) if key == "seed" else text
+            tree.setdefault(section, {})[key] = _number(text, name) if key in NUMBERS else text
     return _build(Settings, tree, "", file.name)
 
 
@@ -273,6 +285,8 @@ def _in_range(value, where: str, file: str):
         raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")
     if isinstance(value, int | float) and not where.endswith("seed") and value < 0:
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
+    if where in POSITIVE and not value:
+        raise UserError(f"{file}: {where}: expected a number above 0, got {value!r}")
     if where.endswith("_share") and not 0 <= value < 1:
         raise UserError(f"{file}: {where}: expected a share from 0 up to 1, got {value!r}")
     return value

@@ -23,12 +23,14 @@ DILATIONS = (1, 2, 4, 8)
 @dataclass(frozen=True)
 class ExtractorOutput:
     """What was asked for: estimate (b, samples) at the mixture's own level, presence_logits (b,), activity_logits
-    (b, frames); and what was heard of every label: word_presence (b, labels), word_activity (b, labels, frames)."""
+    (b, frames); and what was heard of every label: word_presence (b, labels), the soft maximum of word_scores
+    (b, labels, frames), and word_activity (b, labels, frames)."""
 
     estimate: Tensor
     presence_logits: Tensor
     activity_logits: Tensor
     word_presence: Tensor
+    word_scores: Tensor
     word_activity: Tensor
 
 
@@ -92,7 +94,7 @@ class Extractor(nn.Module):
         if lengths is not None:
             estimate = estimate * valid_mask(lengths, mixture.shape[1])
         presence = asked_for(query, word_presence[:, :, None])[:, 0]  # (b,)
-        return ExtractorOutput(estimate, presence, activity, word_presence, word_activity)
+        return ExtractorOutput(estimate, presence, activity, word_presence, word_scores, word_activity)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""

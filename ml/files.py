@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -53,13 +54,22 @@ def empty_beside(place: Path) -> Path:
 
 
 def publish(new: Path, place: Path) -> None:
-    """Put the folder `new` in the place of `place`, whose former content goes."""
+    """Put the folder `new` in the place of `place`, whose former content goes; on Linux no moment is without either."""
     former = place.with_name(f".{place.name}.old")
     shutil.rmtree(former, ignore_errors=True)
+    if place.exists() and _exchange(new, place):
+        return shutil.rmtree(new, ignore_errors=True)
     if place.exists():
         place.rename(former)
     new.rename(place)
-    shutil.rmtree(former, ignore_errors=True)
+    return shutil.rmtree(former, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step (renameat2 of Linux); False where the system or the file system cannot."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 @contextmanager

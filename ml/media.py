@@ -6,10 +6,12 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from math import gcd
+from math import gcd, inf
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -18,8 +20,12 @@ from PIL import Image, ImageOps
 from ml.config import UserError
 
 STORED_BLOCK_BYTES = 65535
-BLOCK_FRAMES = 1 << 16
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+BLOCK_SAMPLES = 1 << 16  # of all channels together
+HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
 KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares is too narrow
+WAVE_HEAD_BYTES = 44
 WAVE_UNKNOWN_BYTES = 0x7FFFF000  # writers that do not know the length declare this or more
 
 
@@ -29,13 +35,16 @@ def decode_picture(source: bytes | Path, max_megapixels: float = 25, name: str =
     Returns uint8 (height, width, channels), channels 1 for grey and 3 for RGB; 16-bit grey is scaled down.
     Raises UserError naming `name` where it cannot be decoded or has more than `max_megapixels`.
     """
+    content = _bytes_of(source, name)
+    if (stored := stored_picture(content, max_megapixels)) is not None:
+        return stored
     try:
-        with Image.open(io.BytesIO(_bytes_of(source, name))) as picture:
+        with Image.open(io.BytesIO(content)) as picture:
             if picture.width * picture.height > max_megapixels * 1e6:
                 size = f"{picture.width} x {picture.height}"
                 raise UserError(f"{name}: {size} pixels, expected at most {max_megapixels:g} megapixels")
-            upright = ImageOps.exif_transpose(picture)
-            return _as_grey_or_rgb(upright, name)
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _as_grey_or_rgb(picture, name)
     except UserError:
         raise
     except Exception as fault:  # Pillow's decoders raise almost any type on damaged input
@@ -51,23 +60,47 @@ def decode_recording(
     Raises UserError naming `name` where it cannot be decoded, is empty, cut short, longer than `max_s`, or not finite.
     """
     content = _bytes_of(source, name)
-    _require_whole_wave(content, name)
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as recording:
-            rate_hz, declared = recording.samplerate, recording.frames
-            limit = None if max_s is None else int(max_s * rate_hz)
-            waveform = _read_mono(recording, limit)
-    except Exception as fault:  # soundfile raises its own types and, on damaged input, others
-        raise UserError(f"{name}: cannot be decoded as a recording: {_reason(fault)}") from fault
-    if limit is not None and len(waveform) > limit:
-        raise UserError(f"{name}: longer than the {max_s:g} s that are allowed")
-    if len(waveform) < declared:
-        raise UserError(f"{name}: cut short: {declared} samples declared, {len(waveform)} there")
-    if len(waveform) == 0:
-        raise UserError(f"{name}: holds no sound, expected at least one sample")
-    if not np.isfinite(waveform).all():
-        raise UserError(f"{name}: holds samples that are not finite numbers")
-    return waveform, rate_hz
+    if (stored := stored_recording(content)) is not None and (
+        max_s is None or len(stored[0]) <= int(max_s * stored[1])
+    ):
+        return stored
+    blocks: list[np.ndarray] = []
+    samples = 0
+    with _opened(io.BytesIO(content), name) as recording:
+        rate_hz = recording.samplerate
+        limit = inf if max_s is None else int(max_s * rate_hz)
+        for block in _mono_blocks(recording, name):
+            blocks.append(block)
+            samples += len(block)
+            if samples > limit:  # a small file may unpack to hours
+                raise UserError(f"{name}: longer than the {max_s:g} s that are allowed")
+    return np.concatenate(blocks), rate_hz
+
+
+class RecordingFile:
+    """A recording on disk in blocks of float32 (samples,), the mean of its channels; going through it reads it anew.
+
+    rate_hz and samples are what the file declares. Raises UserError as `decode_recording`, and for what only reading
+    shows (cut short, not finite) when that place is reached.
+    """
+
+    def __init__(self, file: Path, name: str | None = None):
+        self.file, self.name = Path(file), name or str(file)
+        with self._opened() as recording:
+            self.rate_hz, self.samples = recording.samplerate, recording.frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with self._opened() as recording:
+            yield from _mono_blocks(recording, self.name)
+
+    @contextmanager
+    def _opened(self) -> Iterator[soundfile.SoundFile]:
+        try:
+            stream = self.file.open("rb")
+        except OSError as fault:
+            raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
+        with stream, _opened(stream, self.name) as recording:
+            yield recording
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -86,18 +119,77 @@ def encode_png(pixels: np.ndarray) -> bytes:
     )
 
 
+def stored_picture(content: bytes, max_megapixels: float = 25) -> np.ndarray | None:
+    """The pixels, uint8 (height, width, 1 or 3), of a whole PNG as `encode_png` writes it; None for anything else.
+
+    Six times faster than Pillow for small pictures, whose time goes into opening them.
+    """
+    if content[:16] != PNG_START or content[-12:] != PNG_END or len(content) < 57:
+        return None
+    width, height, *kind = struct.unpack_from(">IIBBBBB", content, 16)
+    body_bytes = len(content) - 57  # signature, IHDR and IEND, and the frame of one IDAT
+    length, idat = struct.unpack_from(">I4s", content, 33)
+    if kind not in ([8, 0, 0, 0, 0], [8, 2, 0, 0, 0]) or idat != b"IDAT" or length != body_bytes:
+        return None
+    if not 0 < width * height <= max_megapixels * 1e6 or not _sums_agree(content, 41 + length):
+        return None
+    channels = 3 if kind[1] else 1
+    row_bytes = 1 + width * channels
+    unpacker = zlib.decompressobj()
+    try:
+        rows = unpacker.decompress(content[41 : 41 + length], height * row_bytes + 1)
+    except zlib.error:
+        return None
+    if len(rows) != height * row_bytes or not unpacker.eof or unpacker.unused_data:
+        return None
+    filtered = np.frombuffer(rows, np.uint8).reshape(height, row_bytes)
+    if filtered[:, 0].any():
+        return None
+    return np.ascontiguousarray(filtered[:, 1:]).reshape(height, width, channels)
+
+
+def stored_recording(content: bytes) -> tuple[np.ndarray, int] | None:
+    """Samples, float32 (samples,), and rate in Hz of a whole WAV as `encode_wav` writes 16 bits; None for all else."""
+    if len(content) <= 44 or content[8:16] != b"WAVEfmt " or content[36:40] != b"data":
+        return None
+    if content[:8] != struct.pack("<4sI", b"RIFF", len(content) - 8):
+        return None
+    size, code, channels, rate_hz, _, width, bits = struct.unpack_from("<IHHIIHH", content, 16)
+    (sound_bytes,) = struct.unpack_from("<I", content, 40)
+    if (size, code, channels, width, bits, sound_bytes) != (16, 1, 1, 2, 16, len(content) - 44) or sound_bytes % 2:
+        return None
+    if not 0 < rate_hz <= HIGHEST_RATE_HZ:
+        return None
+    return np.frombuffer(content, "<i2", offset=44).astype(np.float32) / np.float32(32768), rate_hz
+
+
+def _sums_agree(content: bytes, idat_end: int) -> bool:
+    """Whether the check sums of IHDR and of an IDAT that ends there are right."""
+    header, body = (struct.unpack_from(">I", content, at)[0] for at in (29, idat_end))
+    return header == zlib.crc32(content[12:29]) and body == zlib.crc32(content[37:idat_end])
+
+
 def encode_wav(waveform: np.ndarray, rate_hz: int, subtype: str = "PCM_16") -> bytes:
     """Encode float (samples,), full scale at 1, as a mono WAV of subtype PCM_16 (clipped) or FLOAT."""
-    match subtype:
-        case "PCM_16":
-            code, width, body = 1, 2, to_int16(waveform).astype("<i2").tobytes()
-        case "FLOAT":
-            code, width, body = 3, 4, np.asarray(waveform).astype("<f4").tobytes()
-        case _:
-            raise ValueError(f"subtype {subtype!r}: expected PCM_16 or FLOAT")
+    return wav_header(len(waveform), rate_hz, subtype) + wav_samples(waveform, subtype)
+
+
+def wav_header(samples: int, rate_hz: int, subtype: str) -> bytes:
+    """What stands before the samples of a mono WAV; above 4 GB it is an RF64 (EBU Tech 3306)."""
+    code, width = {"PCM_16": (1, 2), "FLOAT": (3, 4)}[subtype]
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, code, 1, rate_hz, rate_hz * width, width, 8 * width)
-    data = struct.pack("<4sI", b"data", len(body)) + body
-    return struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(data), b"WAVE") + form + data
+    size = samples * width
+    whole = 4 + len(form) + 8 + size
+    if whole < 2**32:
+        return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + form + struct.pack("<4sI", b"data", size)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, whole + 36, size, samples, 0)
+    unknown = 2**32 - 1
+    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + sizes + form + struct.pack("<4sI", b"data", unknown)
+
+
+def wav_samples(waveform: np.ndarray, subtype: str) -> bytes:
+    """Float (samples,) as the samples of a WAV of that subtype."""
+    return (to_int16(waveform).astype("<i2") if subtype == "PCM_16" else np.asarray(waveform, "<f4")).tobytes()
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -116,6 +208,13 @@ def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 
     up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
     return resample_poly(np.asarray(waveform, np.float64), up, down, window=_lowpass(max(up, down))).astype(np.float32)
+
+
+def resampling_step(from_hz: int, to_hz: int) -> tuple[int, int]:
+    """How a recording may be resampled in parts: cut it at multiples of the first number of samples, and give every
+    part the second number of samples of what lies around it, which is how far the filter reaches."""
+    up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
+    return down, 10 * max(up, down) // up + 1
 
 
 def resize_square(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -158,7 +257,8 @@ def _as_grey_or_rgb(picture: Image.Image, name: str) -> np.ndarray:
         black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
         grey = picture.mode in ("LA", "La", "L", "1")
         picture = Image.alpha_composite(black, transparent).convert("L" if grey else "RGB")
-    pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
+    wanted = "L" if picture.mode in ("1", "L") else "RGB"
+    pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
     return np.ascontiguousarray(pixels[..., None] if pixels.ndim == 2 else pixels)
 
 
@@ -168,30 +268,53 @@ def _sixteen_bit(pixels: np.ndarray, name: str) -> np.ndarray:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)[..., None]
 
 
-def _read_mono(recording: soundfile.SoundFile, limit: int | None) -> np.ndarray:
-    """Mean of the channels, read by blocks, so that a small file that unpacks to hours stops just past `limit`."""
-    blocks: list[np.ndarray] = []
+@contextmanager
+def _opened(stream: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
+    _require_whole_wave(stream, name)
+    try:
+        recording = soundfile.SoundFile(stream)
+    except Exception as fault:  # soundfile raises its own types and, on damaged input, others
+        raise UserError(f"{name}: cannot be decoded as a recording: {_reason(fault)}") from fault
+    with recording:
+        if recording.samplerate > HIGHEST_RATE_HZ:
+            raise UserError(f"{name}: {recording.samplerate} Hz, expected at most {HIGHEST_RATE_HZ} Hz")
+        yield recording
+
+
+def _mono_blocks(recording: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    """The mean of the channels, float32 (samples,), checked."""
     samples = 0
-    while limit is None or samples <= limit:
-        block = recording.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        if len(block) == 0:
-            break
+    while len(block := _next_block(recording, name)):
         samples += len(block)
-        blocks.append(block.mean(axis=1))
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        if not np.isfinite(block).all():
+            raise UserError(f"{name}: holds samples that are not finite numbers")
+        yield block
+    if samples < recording.frames:
+        raise UserError(f"{name}: cut short: {recording.frames} samples declared, {samples} there")
+    if not samples:
+        raise UserError(f"{name}: holds no sound, expected at least one sample")
 
 
-def _require_whole_wave(content: bytes, name: str) -> None:
+def _next_block(recording: soundfile.SoundFile, name: str) -> np.ndarray:
+    try:
+        block = recording.read(1 + BLOCK_SAMPLES // recording.channels, dtype="float32", always_2d=True)
+    except Exception as fault:  # as above
+        raise UserError(f"{name}: cannot be decoded as a recording: {_reason(fault)}") from fault
+    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+
+
+def _require_whole_wave(stream: BinaryIO, name: str) -> None:
     """Refuse a WAV whose data chunk declares more bytes than there are; libsndfile reads the rest without a word."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return
-    at = 12
-    while at + 8 <= len(content):
-        kind, size = struct.unpack_from("<4sI", content, at)
-        there = len(content) - at - 8
+    head, length = stream.read(12), stream.seek(0, io.SEEK_END)
+    at = 12 if head[:4] == b"RIFF" and head[8:] == b"WAVE" else length
+    while at + 8 <= length:
+        stream.seek(at)
+        kind, size = struct.unpack("<4sI", stream.read(8))
+        there = length - at - 8
         if kind == b"data" and there < size < WAVE_UNKNOWN_BYTES:
             raise UserError(f"{name}: cut short: {size} bytes of sound declared, {there} there")
         at += 8 + size + size % 2
+    stream.seek(0)
 
 
 def _stored(body: bytes) -> bytes:
@@ -214,5 +337,5 @@ def _lowpass(factor: int) -> np.ndarray:
 
 
 def _reason(fault: Exception) -> str:
-    said = re.sub(r"<\S+ object at 0x[0-9a-f]+>", "it", " ".join(str(fault).split()))
+    said = re.sub(r"<\S+ (object at 0x[0-9a-f]+|name='.*?')>", "it", " ".join(str(fault).split()))
     return said or type(fault).__name__

@@ -20,6 +20,11 @@ retraining = dg.define_asset_job(
     selection=dg.AssetSelection.all() - MONITORED - dg.AssetSelection.assets("prediction_log"),
     description="New data, new models, and a new champion if it passes the gate.",
 )
+adding = dg.define_asset_job(
+    "adding",
+    selection=dg.AssetSelection.assets("added_images", "added_audio"),
+    description="Data added, removed or relabelled (`seehear add|remove|relabel`): the shards alone, nothing after.",
+)
 drift_monitoring = dg.define_asset_job(
     "drift_monitoring",
     selection=dg.AssetSelection.assets("prediction_log", "drift_report"),
@@ -91,6 +96,6 @@ IN_FLIGHT = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-JOBS = [lineage, retraining, drift_monitoring]
+JOBS = [lineage, retraining, adding, drift_monitoring]
 SCHEDULES = [daily_drift, weekly_retraining]
 SENSORS = [retrain_on_drift]

@@ -1,10 +1,11 @@
 """Asset checks: they show what Great Expectations and the evaluation found, and block what must not go on."""
 
 import json
+from collections.abc import Iterator
 
 import dagster as dg
 
-from data_checks.expectations import SUITES, read_verdict
+from data_checks.expectations import SUITES, Expectation, Result, Verdict, read_verdict, validate_pairs
 from ml.config import MODALITIES
 from orchestration.assets.data import DATASETS
 from orchestration.resources import Project
@@ -24,22 +25,52 @@ def _suite_checks(asset: str, suite: str, modality: str, folder_of) -> dg.AssetC
         ],
     )
     def checks(project: Project):
-        verdict = read_verdict(folder_of(project.paths, modality))
-        for result in verdict.results:
-            yield dg.AssetCheckResult(
-                check_name=result.name,
-                asset_key=asset,
-                passed=result.success,
-                severity=_severity(expectations[result.name]),
-                description=result.reason,
-                metadata={
-                    "observed": _shown(result.observed),
-                    "unexpected": result.unexpected_count,
-                    "raw_digest": verdict.raw_digest,
-                },
-            )
+        yield from _results(read_verdict(folder_of(project.paths, modality)), asset)
 
     return checks
+
+
+def _results(verdict: Verdict, asset: str) -> Iterator[dg.AssetCheckResult]:
+    for result in verdict.results:
+        yield dg.AssetCheckResult(
+            check_name=result.name,
+            asset_key=asset,
+            passed=result.success,
+            severity=_severity(result),
+            description=result.reason,
+            metadata={
+                "observed": _shown(result.observed),
+                "unexpected": result.unexpected_count,
+                "raw_digest": verdict.raw_digest,
+            },
+        )
+
+
+@dg.multi_asset_check(
+    name="pairs_expectations",
+    specs=[
+        dg.AssetCheckSpec(
+            expectation.name,
+            asset="speech_dataset",
+            additional_deps=["image_dataset"],
+            blocking=expectation.severity == "error",
+            description=expectation.reason,
+        )
+        for expectation in SUITES["pairs"]
+    ],
+)
+def labels_of_both(project: Project):
+    if (project.paths.prepared("images") / "meta.json").is_file():
+        yield from _results(validate_pairs(project.paths), "speech_dataset")
+        return
+    for expectation in SUITES["pairs"]:
+        yield dg.AssetCheckResult(
+            check_name=expectation.name,
+            asset_key="speech_dataset",
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="not judged: there is no image_dataset yet; materialize it and run this check again",
+        )
 
 
 def _shown(observed: object) -> dg.MetadataValue:
@@ -48,8 +79,8 @@ def _shown(observed: object) -> dg.MetadataValue:
     return dg.MetadataValue.text(str(observed))
 
 
-def _severity(expectation) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if expectation.severity == "error" else dg.AssetCheckSeverity.WARN
+def _severity(judged: Expectation | Result) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if judged.severity == "error" else dg.AssetCheckSeverity.WARN
 
 
 def _raw_checks(modality: str) -> dg.AssetChecksDefinition:
@@ -104,4 +135,10 @@ def champion_answers(project: Project) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True, metadata={"digest": predictor.digest})
 
 
-CHECKS = [*map(_raw_checks, MODALITIES), *map(_prepared_checks, MODALITIES), learnt_something, champion_answers]
+CHECKS = [
+    *map(_raw_checks, MODALITIES),
+    *map(_prepared_checks, MODALITIES),
+    labels_of_both,
+    learnt_something,
+    champion_answers,
+]

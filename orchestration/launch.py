@@ -18,7 +18,7 @@ from orchestration.resources import CODE, Project
 def main() -> int:
     try:
         root = project_root()
-        _prepare_instance(root)
+        prepare_instance(root)
         materialize(root)
         show_results(root)
         ask_service(root)
@@ -31,7 +31,7 @@ def main() -> int:
     return 0
 
 
-def _prepare_instance(root: Path) -> None:
+def prepare_instance(root: Path) -> None:
     """Dagster's home under var/, with the project's own instance settings (telemetry off)."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "var" / "dagster")))
     home.mkdir(parents=True, exist_ok=True)
@@ -48,8 +48,9 @@ def materialize(root: Path) -> list[str]:
     from orchestration.definitions import defs
 
     launched: list[str] = []
+    project = Project(root=str(root))
     with dg.DagsterInstance.get() as instance:
-        while due := due_assets(defs, instance, _changed_on_disk(Project(root=str(root)))):
+        while due := due_assets(defs, instance, _changed_on_disk(project) | changed_additions(project, instance)):
             if repeated := sorted({key.to_user_string() for key in due} & set(launched)):
                 raise UserError(f"{', '.join(repeated)}: still stale after a run; see `make ui` for the cause")
             _run(defs, instance, due)
@@ -116,6 +117,21 @@ def _changed_on_disk(project: Project) -> set[str]:
     }
 
 
+def changed_additions(project: Project, instance: dg.DagsterInstance) -> set[str]:
+    """Added data that is not what Dagster recorded: another commit was checked out, or a shard added by hand."""
+    from ml.sources import added
+    from orchestration.assets.added import ASSET
+
+    changed = set()
+    for modality, name in ASSET.items():
+        event = instance.get_latest_materialization_event(dg.AssetKey(name))
+        recorded = event and event.asset_materialization and event.asset_materialization.tags
+        now = added.version(project.paths, modality) or added.NOTHING
+        if recorded and recorded.get("dagster/data_version") != now:
+            changed.add(name)
+    return changed
+
+
 def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetKey]) -> None:
     job = defs.resolve_job_def("lineage")
     result = job.execute_in_process(
@@ -124,13 +140,13 @@ def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetK
         raise_on_error=False,
         run_config={"loggers": {"progress": {"config": {"steps": len(due)}}}},
     )
+    if blocked := _blocking_failures(result):  # first: their step fails too, in Dagster's words
+        raise UserError(f"stopped by failed checks: {'; '.join(blocked)}. More: reports/data_docs, or `make ui`")
     for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
-        raise UserError(f"{event.step_key or 'lineage'}: {_reason(event)}")
-    if blocked := _blocking_failures(result):
-        raise UserError(f"stopped by failed checks: {'; '.join(blocked)}. Reasons: reports/data_docs, or `make ui`")
+        raise UserError(f"{event.step_key or 'lineage'}: {failure_reason(event)}")
 
 
-def _reason(event: dg.DagsterEvent) -> str:
+def failure_reason(event: dg.DagsterEvent) -> str:
     """The step's own words if it failed plainly, else the innermost error."""
     data = event.event_specific_data
     if failure := getattr(data, "user_failure_data", None):
@@ -142,11 +158,13 @@ def _reason(event: dg.DagsterEvent) -> str:
 
 
 def _blocking_failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    return [
-        f"{check.asset_key.to_user_string()}: {check.check_name}"
-        for check in result.get_asset_check_evaluations()
-        if not check.passed and check.blocking
-    ]
+    return [_reason_of(check) for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
+
+
+def _reason_of(check: dg.AssetCheckEvaluation) -> str:
+    observed = check.metadata.get("observed")
+    found = f" (observed {observed.value})" if observed else ""
+    return f"{check.asset_key.to_user_string()}: {check.check_name}{found}: {check.description}"
 
 
 def show_results(root: Path) -> None:
@@ -170,8 +188,8 @@ def _rows(report: dict) -> list[tuple[str, str]]:
     rows += [
         ("words recognised in the separated sound", _percent(found["word_accuracy"])),
         ("  in the mixture, unprocessed", _percent(found["word_accuracy_unprocessed"])),
-        ("presence AUC", f"{found['presence_auc']:.3f}"),
-        ("median boundary error", f"{found['boundary_error_ms_median']:.0f} ms"),
+        ("presence AUC", _figure(found["presence_auc"], ".3f")),
+        ("median boundary error", _figure(found["boundary_error_ms_median"], ".0f", " ms")),
     ]
     return rows
 
@@ -181,8 +199,12 @@ def _share(figures: dict) -> str:
     return f"{_percent(figures['accuracy'])}  (95 % interval {100 * low:.1f} to {100 * high:.1f}, n = {figures['n']})"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _percent(share: float | None) -> str:
+    return _figure(None if share is None else 100 * share, ".2f", " %")
+
+
+def _figure(value: float | None, form: str, unit: str = "") -> str:
+    return "not measured" if value is None else f"{value:{form}}{unit}"
 
 
 def ask_service(root: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -11,10 +12,12 @@ import numpy as np
 
 def picture_sheet(samples: Sequence[tuple[str, np.ndarray]]) -> dg.MarkdownMetadataValue:
     """A row of pictures, each uint8 (height, width, channels), under its label."""
+    from ml.evaluation.plots import drawable
+
     figure, axes = _grid(len(samples))
     for axis, (label, pixels) in zip(axes, samples, strict=True):
         axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_title(label, fontsize=8)
+        axis.set_title(drawable(label), fontsize=8)
         axis.axis("off")
     return _markdown(figure, "samples")
 
@@ -23,13 +26,15 @@ def spectrogram_sheet(samples: Sequence[tuple[str, np.ndarray]], rate_hz: int) -
     """A row of spectrograms, each of a waveform (samples,) in [-1, 1], under its label."""
     from matplotlib.mlab import specgram
 
+    from ml.evaluation.plots import drawable
+
     figure, axes = _grid(len(samples), height=1.6)
     for axis, (label, waveform) in zip(axes, samples, strict=True):
         power, _, _ = specgram(waveform, NFFT=256, Fs=rate_hz, noverlap=192)
         extent = (0, len(waveform) / rate_hz, 0, rate_hz / 2000)
         decibels = 10 * np.log10(np.asarray(power) + 1e-9)
         axis.imshow(decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-90)
-        axis.set_title(label, fontsize=8)
+        axis.set_title(drawable(label), fontsize=8)
         axis.tick_params(labelsize=5)
     return _markdown(figure, "spectrograms")
 
@@ -51,6 +56,18 @@ def table(rows: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue | dg.Te
     if not rows:
         return dg.MetadataValue.text("none")
     return dg.MetadataValue.table([dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows])
+
+
+def quarantine(rows: Sequence[Mapping[str, Any]], how_to_release: str) -> dg.MarkdownMetadataValue:
+    """Items set aside (`preview`: PNG or None, id, shard, reason) as a table, under how one is released."""
+    lines = [how_to_release, "", "| preview | file | shard | reason |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        shown = (
+            f"![preview](data:image/png;base64,{base64.b64encode(row['preview']).decode()})" if row["preview"] else ""
+        )
+        cells = (shown, *(str(row[name]).replace("|", "\\|") for name in ("id", "shard", "reason")))
+        lines.append(f"| {' | '.join(cells)} |")
+    return dg.MetadataValue.md("\n".join(lines) if rows else f"none\n\n{how_to_release}")
 
 
 def image_file(file: Path) -> dg.MarkdownMetadataValue:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from ml.predictor import Extraction, Picture, Predictor, Recognition
+    from ml.predictor import Finding, Picture, Predictor, Recognition
 
 
 def load_predictor(bundle: Path, device: str) -> Predictor:
@@ -39,7 +39,7 @@ def recognition_answer(spoken: Recognition) -> dict:
     }
 
 
-def extraction_answer(found: Extraction) -> dict:
+def extraction_answer(found: Finding) -> dict:
     """All but the sound."""
     return {
         "pictured": {"label": found.pictured.label, "probabilities": found.pictured.probabilities},

@@ -29,22 +29,29 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def serve(
-    bento_tag: str, paths: Paths, port: int = 0, env: Mapping[str, str] | None = None, start_s: float = START_S
+    bento_tag: str,
+    paths: Paths,
+    port: int = 0,
+    env: Mapping[str, str] | None = None,
+    start_s: float = START_S,
+    workers: int = 1,
+    python: str = sys.executable,
 ) -> Iterator[str]:
     """Serve a stored Bento in processes of its own on this machine; yields its address, http://127.0.0.1:<port>.
 
-    port 0 takes a free one; env is added to this process's environment. On leaving, the server answers what is under
-    way and stops, its children with it. Raises UserError with the end of its log where it does not get ready within
-    start_s, refuses its model, or dies.
+    port 0 takes a free one; python is the interpreter whose environment has what the Bento needs; env is added to this
+    process's environment: with SEEHEAR_FOLLOW=1 the workers follow the champion of `paths`, else the Bento keeps its
+    own model. On leaving, the server answers what is under way and stops, its children with it. Raises UserError with
+    the end of its log where it does not get ready within start_s, refuses its model, or dies.
     """
     folder = bento_folder(bento_tag, paths)
     port = port or free_port()
     require_free(port)
     with tempfile.TemporaryFile("w+b") as log:
         process = subprocess.Popen(
-            _command(folder, port),
+            _command(folder, port, python),
             cwd=paths.root,
-            env=_environment(paths, env),
+            env=_environment(paths, {"SEEHEAR_WORKERS": str(workers), **(env or {})}),
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -55,7 +62,7 @@ def serve(
             _await_ready(url, process, log, start_s)
             yield url
         finally:
-            _stop(process)
+            end(process)
 
 
 def ask(url: str, picture: bytes, recording: bytes) -> dict:
@@ -94,13 +101,13 @@ def require_free(port: int) -> None:
             raise UserError(f"port {port}: cannot be listened on ({reason}); choose another with PORT=") from None
 
 
-def _command(folder: Path, port: int) -> list[str]:
-    return [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", HOST, "--port", str(port)]
+def _command(folder: Path, port: int, python: str = sys.executable) -> list[str]:
+    return [python, "-m", "bentoml", "serve", str(folder), "--host", HOST, "--port", str(port)]
 
 
-def _environment(paths: Paths, env: Mapping[str, str] | None) -> dict[str, str]:
+def _environment(paths: Paths, env: Mapping[str, str]) -> dict[str, str]:
     own = {"BENTOML_HOME": str(paths.bentoml), "BENTOML_DO_NOT_TRACK": "True", "SEEHEAR_ROOT": str(paths.root)}
-    return {**os.environ, **own, **(env or {})}
+    return {**os.environ, **own, **env}
 
 
 def _await_ready(url: str, process: subprocess.Popen, log, start_s: float) -> None:
@@ -134,7 +141,7 @@ def _tail(log, lines: int = 25) -> str:
     return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
 
-def _stop(process: subprocess.Popen) -> None:
+def end(process: subprocess.Popen) -> None:
     """End the server in order, and whatever is left of its session after STOP_S by force."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
@@ -158,7 +165,7 @@ def _group_lives(group: int) -> bool:
 @click.command()
 @click.option("--port", default=3001, show_default=True, help="Where to listen on this machine.")
 def main(port: int) -> None:
-    """Serve the champion's Bento until interrupted."""
+    """Serve the champion's Bento until interrupted; its workers follow every later champion."""
     paths = load_paths()
     try:
         tag = bento_of(read_champion(paths).tag, paths)
@@ -168,7 +175,7 @@ def main(port: int) -> None:
         sys.exit(2)
     click.echo(f"{tag} at http://{HOST}:{port}; the page is at http://{HOST}:{port}/app/", err=True)
     command = _command(bento_folder(tag, paths), port)
-    os.execve(command[0], command, _environment(paths, None))
+    os.execve(command[0], command, _environment(paths, {"SEEHEAR_FOLLOW": "1"}))
 
 
 if __name__ == "__main__":

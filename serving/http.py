@@ -6,21 +6,28 @@ requests without ever following a URL: BentoML's own reader fetches a string giv
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import json
 import logging
 import time
 import uuid
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+import anyio
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.admission import Admission
+from serving.refusals import Refused
+from serving.workers import Drain
 
 logger = logging.getLogger("seehear.access")
 
@@ -30,6 +37,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
     415: "unsupported_media_type",
     429: "too_many_requests",
@@ -44,48 +52,39 @@ MESSAGES = {
     504: "the answer took too long",
 }
 QUIET = ("/livez", "/readyz", "/healthz", "/metrics")
-KEPT = (b"allow", b"retry-after")  # headers of an error that stay
+KEPT = (b"allow", b"retry-after", b"www-authenticate")  # headers of an error that stay
 MAX_FIELDS = 8
-
-
-class Refused(Exception):
-    """A request that cannot be served, with the answer it gets.
-
-    status: HTTP status; code: short snake_case word; message: one line for a person.
-    """
-
-    def __init__(self, code: str, message: str, status: int = 400, retry_after_s: int | None = None):
-        super().__init__(message)
-        self.code, self.message, self.status, self.retry_after_s = code, message, status, retry_after_s
-
-    @property
-    def body(self) -> dict:
-        return {"error": {"code": self.code, "message": self.message}}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
-
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body, self.status, self.headers)
-
-    def as_http(self) -> HTTPException:
-        """The same for places where only Starlette's exception is understood."""
-        return HTTPException(self.status, json.dumps(self.body), self.headers)
 
 
 @dataclass
 class Exchange:
-    """One request on its way: what the log line and the headers of the answer need."""
+    """One request on its way: what the log line, the headers of the answer and the admission need."""
 
+    admission: Admission
+    receive: Receive
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
+    code: str | None = None
     received_bytes: int = 0
+    leave: Callable[[], None] = lambda: None
 
     @property
     def latency_ms(self) -> float:
         return round((time.perf_counter() - self.started) * 1000, 2)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline."""
+        return self.admission.deadline_s - (time.perf_counter() - self.started)
+
+    async def is_gone(self) -> bool:
+        """Whether the client has hung up; to be asked only when the body is whole."""
+        message: Message = {"type": ""}
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            message = await self.receive()
+        return message["type"] == "http.disconnect"
 
 
 EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
@@ -94,41 +93,89 @@ EXCHANGE: ContextVar[Exchange] = ContextVar("exchange")
 class HttpLayer:
     """The outermost ASGI layer.
 
-    Gives every answer an X-Request-ID and every answer from 400 up the form {"error": {"code", "message"}}, refuses a
-    body of more than max_body_bytes before it is buffered (by its declared length, and by counting what really comes),
-    and writes one JSON line per request.
+    Gives every answer an X-Request-ID and every answer from 400 up the form {"error": {"code", "message"}}, and writes
+    one JSON line per request. Before a body is buffered it refuses what lacks the token, is larger than
+    max_body_bytes (by its declared length, and by counting what really comes), or finds the queue full.
+
+    guarded: paths that need the token, where there is one; queued: those of them that `admission` lets in.
+    on_end: called with the path and the exchange when it is over.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int):
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body_bytes: int,
+        admission: Admission | None = None,
+        token: str | None = None,
+        guarded: Collection[str] = (),
+        queued: Collection[str] = (),
+        drain: Drain | None = None,
+        on_end: Callable[[str, Exchange], None] | None = None,
+    ):
         self.app, self.max_body_bytes = app, max_body_bytes
+        self.admission = admission or Admission(1, 1, deadline_s=60)
+        self.token, self.guarded, self.queued = token, frozenset(guarded), frozenset(queued)
+        self.drain, self.on_end = drain or Drain(), on_end
         self.too_large = Refused(
             "body_too_large", f"the body is larger than the {max_body_bytes / 1e6:g} MB taken here", 413
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        exchange = Exchange()
+        match scope["type"]:
+            case "http":
+                await self._serve(scope, receive, send)
+            case "lifespan":
+                self.drain.listen()
+                await self.app(scope, receive, send)
+            case _:  # nothing here speaks WebSocket
+                await receive()
+                await send({"type": "websocket.close"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(self.admission, receive)
         EXCHANGE.set(exchange)
-        answer = _Answer(exchange, send, head=scope["method"] == "HEAD")
+        answer = _Answer(exchange, send, scope["method"] == "HEAD", self.drain)
         try:
-            await self._answer(scope, self._counted(receive, exchange, answer), answer)
+            self._admit(scope, exchange)
+            await self.app(scope, self._counted(receive, exchange, answer), answer.send)
+        except Refused as refusal:
+            await answer.refuse(refusal)
         except Exception:
             logger.exception("request %s failed", exchange.request_id)
             await answer.fail()
         finally:
+            exchange.leave()
             _log(scope, exchange)
+            if self.on_end:
+                self.on_end(scope["path"], exchange)
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    def _admit(self, scope: Scope, exchange: Exchange) -> None:
+        """Raises Refused for what must not get any further."""
+        if scope["path"] == "/readyz" and self.drain.begun:
+            raise Refused("draining", "no longer taking requests; what has come is still answered", 503)
+        if self.token and scope["path"] in self.guarded and not _bears(scope, self.token):
+            message = "a token is needed: send the header `Authorization: Bearer <token>`"
+            raise Refused("unauthorized", message, 401, headers={"WWW-Authenticate": "Bearer"})
         if _declared_bytes(scope) > self.max_body_bytes:
-            await answer.refuse(self.too_large)
-        else:
-            await self.app(scope, receive, answer.send)
+            raise self.too_large
+        if scope["path"] in self.queued and scope["method"] == "POST":
+            exchange.leave = self.admission.enter()
 
     def _counted(self, receive: Receive, exchange: Exchange, answer: _Answer) -> Receive:
+        """Counts what comes, and gives it no longer than the deadline."""
+        whole = False
+
         async def counted() -> Message:
-            message = await receive()
+            nonlocal whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout(exchange.left_s):
+                    message = await receive()
+            except TimeoutError:
+                answer.instead = Refused("body_too_slow", "the body did not come in time", 408)
+                raise answer.instead from None
+            whole = not message.get("more_body")
             exchange.received_bytes += len(message.get("body", b""))
             if exchange.received_bytes > self.max_body_bytes:
                 answer.instead = self.too_large
@@ -138,11 +185,18 @@ class HttpLayer:
         return counted
 
 
+def _bears(scope: Scope, token: str) -> bool:
+    """Whether a request carries the token; compared in a time that says nothing about where the two differ."""
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    scheme, _, bearer = given.partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(bearer.strip(), token.encode())
+
+
 class _Answer:
     """Passes a good answer on as it comes; holds an error back until it is whole and gives it the common form."""
 
-    def __init__(self, exchange: Exchange, send: Send, head: bool):
-        self.exchange, self._send, self.head = exchange, send, head
+    def __init__(self, exchange: Exchange, send: Send, head: bool, drain: Drain):
+        self.exchange, self._send, self.head, self._drain = exchange, send, head, drain
         self.instead: Refused | None = None
         self._held: Message | None = None
         self._body = b""
@@ -159,40 +213,41 @@ class _Answer:
             await self._send(message)
 
     async def refuse(self, refusal: Refused) -> None:
-        self.instead = refusal
-        await self._start({"type": "http.response.start", "status": refusal.status, "headers": []})
-        await self._release()
+        """Answer with a refusal where nothing has been sent yet."""
+        if not self._started:
+            self.instead = refusal
+            await self._start({"type": "http.response.start", "status": refusal.status, "headers": []})
+            await self._release()
 
     async def fail(self) -> None:
-        """Answer 500 where nothing has been sent yet."""
-        if not self._started:
-            await self.refuse(self.instead or Refused(CODES[500], MESSAGES[500], 500))
+        await self.refuse(self.instead or Refused(CODES[500], MESSAGES[500], 500))
 
     async def _start(self, message: Message) -> None:
         if self.instead or message["status"] >= 400:
             self._held = message
             return
-        await self._begin({**message, "headers": [*message.get("headers", []), self._id_header()]})
+        await self._begin(message)
 
     async def _release(self) -> None:
         assert self._held is not None
         refusal = self.instead or _refusal(self._held, self._body)
         body = json.dumps(refusal.body).encode()
         headers = [pair for pair in self._held["headers"] if pair[0].lower() in KEPT]
+        headers += [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         self._held = None
-        await self._begin(
-            {"type": "http.response.start", "status": refusal.status, "headers": [*headers, self._id_header()]}
-        )
+        self.exchange.code = refusal.code
+        await self._begin({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"" if self.head else body})
 
     async def _begin(self, message: Message) -> None:
         self._started = True
         self.exchange.status = message["status"]
-        await self._send(message)
-
-    def _id_header(self) -> tuple[bytes, bytes]:
-        return b"x-request-id", self.exchange.request_id.encode()
+        headers = [*message.get("headers", []), (b"x-request-id", self.exchange.request_id.encode())]
+        headers.append((b"server-timing", f"app;dur={self.exchange.latency_ms}".encode()))  # the page shows it
+        if self._drain.begun:
+            headers.append((b"connection", b"close"))
+        await self._send({**message, "headers": headers})
 
 
 def _refusal(start: Message, body: bytes) -> Refused:

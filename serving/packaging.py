@@ -23,7 +23,8 @@ NAME = "seehear"
 BUNDLE = "bundle"  # folder of a stored model that holds the bundle
 CODE = Path(__file__).resolve().parents[1]
 INCLUDED = ("params.yaml", "ml/**/*.py", "serving/**/*.py", "serving/page/*", "data_checks/__init__.py")
-INCLUDED += ("data_checks/facts.py",)
+INCLUDED += ("data_checks/facts/*.py",)
+REQUIREMENTS = "requirements.txt"  # BentoML adds a line without a hash to it, so ours replaces what it wrote
 RUNTIME = ("bentoml", "click", "numpy", "pillow", "pyarrow", "python-multipart", "pyyaml", "safetensors", "scipy")
 RUNTIME += ("soundfile", "torch", "torchaudio", "tqdm")
 
@@ -89,7 +90,9 @@ def build_bento(tag: str, paths: Paths) -> str:
         if not place.exists():
             with _draft(paths.bentoml) as draft:
                 _run_build(context, tag, version, draft, paths)
-                _move_in(_place(Path(draft), f"{NAME}:{version}"), place)
+                made = _place(Path(draft), f"{NAME}:{version}")
+                shutil.copyfile(context / REQUIREMENTS, made / "env" / "python" / REQUIREMENTS)
+                _move_in(made, place)
     return f"{NAME}:{version}"
 
 
@@ -111,10 +114,13 @@ def bento_folder(tag: str, paths: Paths) -> Path:
 
 
 def requirements(lock: Path = CODE / "requirements.lock") -> str:
-    """What the service needs of the lock, pinned to the lock's versions, one requirement a line."""
-    pinned = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.M))
-    needed = _closure(RUNTIME) & pinned.keys()
-    return "".join(f"{name}=={pinned[name]}\n" for name in sorted(needed))
+    """What the service needs of the lock, in the lock's own lines: versions and hashes."""
+    entries = {
+        entry.partition("==")[0]: entry
+        for entry in re.findall(r"^[\w.-]+==.*(?:\n +--hash.*)+", lock.read_text(), re.M)
+    }
+    needed = _closure(RUNTIME) & entries.keys()
+    return "".join(f"{entries[name]}\n" for name in sorted(needed))
 
 
 def _closure(roots: tuple[str, ...]) -> set[str]:
@@ -143,7 +149,7 @@ def _closure(roots: tuple[str, ...]) -> set[str]:
 
 def _stage(context: Path) -> str:
     """Copy what the Bento holds to an empty folder; the digest of it. (BentoML would walk the whole checkout.)"""
-    (context / "requirements.txt").write_text(requirements())
+    (context / REQUIREMENTS).write_text(requirements())
     for file in sorted({file for pattern in INCLUDED for file in CODE.glob(pattern) if file.is_file()}):
         target = context / file.relative_to(CODE)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +209,7 @@ def _build_here(tag: str, version: str, store: str) -> None:
         include=["**"],
         description="SeeHear: takes the word that a picture shows out of a recording. The page is at /app/.\n",
         args={"model": tag},
-        python={"requirements_txt": "requirements.txt", "lock_packages": False},
+        python={"requirements_txt": REQUIREMENTS, "lock_packages": False},
         docker={"python_version": "3.11"},
         build_ctx=".",
         _bento_store=BentoStore(store),

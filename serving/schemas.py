@@ -12,13 +12,38 @@ from starlette.requests import Request
 
 from serving.http import Refused, read_files, read_json
 
-PICTURE = "The picture, in any format that Pillow reads."
-RECORDING = "The recording, in any format that libsndfile reads; several channels are averaged."
+PICTURE = "The picture, in any format that Pillow reads: drawn, scanned or photographed. Its first frame is looked at."
+RECORDING = "The recording, in any format that libsndfile reads, as WAV, FLAC, OGG or MP3; its channels are averaged."
+HEX = "0123456789abcdef"
 
-Probabilities = Annotated[dict[str, float], Field(description="Of every label; what they lack to 1: none of them.")]
-RequestId = Annotated[str, Field(description="Also in the header X-Request-ID; feedback refers to it.")]
-Model = Annotated[str, Field(description="Digest of the model that answered.")]
-Probability = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1, description="From 0 to 1, calibrated.", examples=[0.97])]
+Probabilities = Annotated[
+    dict[str, Probability],
+    Field(
+        description="The probability of every label the model knows; what they lack to 1 is that of none of them.",
+        examples=[{"three": 0.02, "seven": 0.97}],
+    ),
+]
+RequestId = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-f]{32}$",
+        description="The id of this answer, also in the header X-Request-ID; feedback refers to it.",
+        examples=[2 * HEX],
+    ),
+]
+Model = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 digest of the model that gave this answer.",
+        examples=[4 * HEX],
+    ),
+]
+Label = Annotated[str, Field(description="One of the labels that the model knows.", examples=["seven"])]
+Start = Annotated[float, Field(ge=0, description="Seconds from the recording's start.", examples=[0.42])]
+End = Annotated[float, Field(ge=0, description="Seconds from the recording's start, after start_s.", examples=[0.87])]
+Pixel = Annotated[int, Field(ge=0)]
 
 
 class FilesForm(IODescriptor):
@@ -48,14 +73,22 @@ class PairForm(FilesForm):
 
 
 class Correction(BaseModel):
-    """What an answer should have said."""
+    """What an answer should have said. Fields of other names are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    request_id: str = Field(pattern=r"^[0-9a-f]{32}$", description="The id of the answer that this corrects.")
-    pictured: str | None = Field(None, min_length=1, max_length=100, description="What really is pictured.")
-    heard: str | None = Field(None, min_length=1, max_length=100, description="What really is said.")
-    consent: bool = Field(description="Whether the correction may be used to train on.")
+    request_id: str = Field(
+        pattern=r"^[0-9a-f]{32}$", description="The id of the answer that this corrects.", examples=[2 * HEX]
+    )
+    pictured: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="What really is pictured.",
+        examples=["one"],
+    )
+    heard: str | None = Field(None, min_length=1, max_length=100, description="What really is said.", examples=["one"])
+    consent: bool = Field(description="Whether the correction may be used to train on.", examples=[True])
 
 
 class FeedbackForm(IODescriptor):
@@ -86,61 +119,102 @@ def correction_of(value: dict) -> Correction:
 
 
 class PicturedObject(BaseModel):
-    label: str
+    """One thing in the picture."""
+
+    label: Label
     probability: Probability
-    box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1 in pixels; the last two exclusive.")
+    box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(
+        description="x0, y0, x1, y1 in pixels of the picture as it was sent, turned upright; the last two exclusive.",
+        examples=[[4, 2, 23, 26]],
+    )
 
 
 class PictureAnswer(IODescriptor):
+    """What is pictured."""
+
     request_id: RequestId
-    label: str | None = Field(description="What is pictured; null: nothing known.")
+    label: str | None = Field(description="What is pictured; null: nothing known.", examples=["seven"])
     probabilities: Probabilities
-    objects: list[PicturedObject]
+    objects: list[PicturedObject] = Field(description="What was found and where; empty where nothing is known.")
     model: Model
 
 
 class Word(BaseModel):
-    label: str
+    """One word in the recording."""
+
+    label: Label
     probability: Probability
-    start_s: float
-    end_s: float
+    start_s: Start
+    end_s: End
 
 
 class RecordingAnswer(IODescriptor):
+    """What a recording says."""
+
     request_id: RequestId
-    label: str | None = Field(description="The word that the recording says; null: it is silent.")
+    label: str | None = Field(description="What it says, as one word; null: it is silent.", examples=["seven"])
     probabilities: Probabilities
-    words: list[Word]
+    words: list[Word] = Field(description="Every word found in it, in order of time.")
     model: Model
 
 
 class Pictured(BaseModel):
-    label: str | None = Field(description="What is pictured; null: nothing known.")
+    """What is pictured."""
+
+    label: str | None = Field(description="What is pictured; null: nothing known.", examples=["seven"])
     probabilities: Probabilities
 
 
 class Interval(BaseModel):
-    start_s: float
-    end_s: float
-    score: float
+    """When the pictured word is said once."""
+
+    start_s: Start
+    end_s: End
+    score: Probability
 
 
 class Heard(BaseModel):
-    label: str
+    """What the separated sound says."""
+
+    label: Label
     probability: Probability
 
 
 class ExtractionAnswer(IODescriptor):
+    """The pictured word in the recording."""
+
     request_id: RequestId
     pictured: Pictured
-    present: bool = Field(description="Whether the pictured word is said.")
+    present: bool = Field(description="Whether the pictured word is said.", examples=[True])
     presence: Probability
-    intervals: list[Interval] = Field(description="When it is said, in order of time.")
+    intervals: list[Interval] = Field(description="When it is said, in order of time; empty where it is not.")
     heard: Heard | None = Field(description="What the separated sound says; null where the word is absent.")
-    audio_wav_base64: str = Field(description="The word's own sound, as long as the recording and aligned with it.")
-    sample_rate_hz: int
+    audio_wav_base64: str = Field(
+        description="A WAV file, in base64: the word's own sound, as long as the recording, aligned with it sample by "
+        "sample and at its true level; silence where the word is absent.",
+        examples=["UklGRiQAAABXQVZF…"],
+    )
+    sample_rate_hz: int = Field(ge=1, description="Of that sound; the recording's own.", examples=[8000])
     model: Model
 
 
 class FeedbackAnswer(IODescriptor):
+    """The correction has been taken."""
+
     request_id: RequestId
+
+
+class Fault(BaseModel):
+    """What was wrong."""
+
+    code: str = Field(pattern="^[a-z][a-z0-9_]*$", description="A short word for programs.", examples=["bad_content"])
+    message: str = Field(
+        description="One line for a person, naming what was wrong and what was expected.",
+        examples=["image: cannot be decoded as a picture: cannot identify image file"],
+    )
+
+
+class ErrorAnswer(BaseModel):
+    """The form of every answer from 400 up."""
+
+    error: Fault

@@ -6,8 +6,9 @@ and hurts nobody else. The model is an attribute of the service, so a built Bent
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import json
+import functools
 import logging
 import os
 import sys
@@ -16,32 +17,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
 import bentoml
 import numpy as np
+from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml.models import BentoModel
-from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from ml import media
-from ml.config import UserError, load_paths, load_settings
+from ml.config import Paths, UserError, load_paths, load_settings, project_root
 from serving import schemas
-from serving.answering import (
-    extraction_answer,
-    load_predictor,
-    picture_answer,
-    recognition_answer,
-    wav_at_true_level,
-)
+from serving.admission import Admission
+from serving.answering import extraction_answer, picture_answer, recognition_answer, wav_at_true_level
 from serving.capture import FEEDBACK_SCHEMA, PREDICTION_SCHEMA, RowLog, log_folders, measured
-from serving.http import EXCHANGE, HttpLayer, Refused
+from serving.following import AtWork, Champions, Follower, take_up
+from serving.http import EXCHANGE, Exchange, HttpLayer
+from serving.openapi import Document, document
 from serving.packaging import BUNDLE, CODE, read_champion
+from serving.refusals import Refused
+from serving.site import page_app
+from serving.workers import Drain, Siblings, computed_at_once, cores, prepare_server, prepare_worker
 
 if TYPE_CHECKING:
     from ml.predictor import Picture, Predictor
@@ -49,9 +45,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seehear.service")
 SETTINGS = load_settings(CODE)  # a Bento's own params.yaml, wherever it is served
 LIMITS = SETTINGS.serving
-WORKERS_AT_ONCE = max(2, os.cpu_count() or 1)
-PAGE = Path(__file__).with_name("page")
-SECURITY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; frame-ancestors 'self'"
+QUEUED = ("/classify_image", "/recognize_speech", "/extract")
+API = (*QUEUED, "/feedback")
+ENVIRONMENT = {
+    "BENTOML_DO_NOT_TRACK": "True",
+    "NVIDIA_VISIBLE_DEVICES": "all",  # torch brings CUDA with it, so one image does for both:
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",  # started with `docker run --gpus all` it has the GPU
+}
 
 
 def model_tag() -> str:
@@ -67,8 +67,25 @@ class ServiceInForm(bentoml.Service):
     """A BentoML service inside `HttpLayer`, which has to stand outside BentoML's own middleware."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        prepare_worker()
         _log_as_json()
-        return HttpLayer(super().to_asgi(is_main), int(LIMITS.max_body_mb * 1e6))
+        self.inject_config()
+        inner = ServiceAppFactory(self, is_main=is_main)
+        inner.timeout = None  # it would leave a timer behind every request; the admission keeps the deadline
+        return HttpLayer(
+            inner(),
+            int(LIMITS.max_body_mb * 1e6),
+            Admission(computed_at_once(cores(), LIMITS.workers), LIMITS.max_waiting, LIMITS.deadline_s),
+            token=os.environ.get("SEEHEAR_TOKEN"),
+            guarded=API,
+            queued=QUEUED,
+            drain=Drain(),
+            on_end=_count_refusals,
+        )
+
+    @property
+    def openapi_spec(self) -> Document:
+        return document((self.bento.tag.version if self.bento else None) or "unpackaged", LIMITS)
 
 
 def _log_as_json() -> None:
@@ -88,60 +105,32 @@ class Metrics:
         self.answers = counter("seehear_answers", "Answers given", ["endpoint", "model"])
         self.refused = counter("seehear_refused", "Requests refused", ["endpoint", "code"])
         self.log_dropped = counter("seehear_log_dropped_rows", "Rows of the prediction log or feedback that were lost")
-        self.model = gauge("seehear_model_info", "The model that answers", ["digest"], multiprocess_mode="livemax")
+        self.models_refused = counter("seehear_models_refused", "Champions that were not fit to take over")
+        self.model = gauge("seehear_model_info", "Workers that answer with it", ["digest"], multiprocess_mode="livesum")
 
 
-def page_app() -> Starlette:
-    """The static page and its ready examples, which are the golden requests of the model being served."""
-
-    async def to_page(_: Request) -> Response:
-        return RedirectResponse("/app/")
-
-    routes = [
-        Route("/examples", _examples),
-        Route("/examples/{name}", _example),
-        Mount("/", _Page(directory=PAGE, html=True)),
-    ]
-    return Starlette(routes=[Route("/", to_page), Route("/app", to_page), Mount("/app", routes=routes)])
+@functools.cache
+def metrics() -> Metrics:
+    """Those of this process, which may be registered only once."""
+    return Metrics()
 
 
-class _Page(StaticFiles):
-    async def get_response(self, path: str, scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Content-Security-Policy"] = SECURITY
-        response.headers["Cache-Control"] = "no-cache"
-        return response
+def _count_refusals(path: str, exchange: Exchange) -> None:
+    if exchange.code is not None and path in API:
+        metrics().refused.labels(endpoint=path[1:], code=exchange.code).inc()
 
 
-def _golden_rows() -> list[dict]:
-    return json.loads((_bundle_folder() / "golden" / "golden.json").read_text())
+PAGES = page_app()
 
 
-def _examples(_: Request) -> Response:
-    return JSONResponse(
-        [{kind: f"examples/{row[kind]}" for kind in ("picture", "recording")} for row in _golden_rows()]
-    )
-
-
-def _example(request: Request) -> Response:
-    name = request.path_params["name"]
-    if name not in {row[kind] for row in _golden_rows() for kind in ("picture", "recording")}:
-        return Refused("not_found", f"{name}: there is no such example", 404).response()
-    return FileResponse(_bundle_folder() / "golden" / name)
-
-
-def _bundle_folder() -> Path:
-    return Path(SeeHear.inner.stored_model.resolve().path) / BUNDLE
-
-
-@bentoml.asgi_app(page_app(), path="/")
+@bentoml.asgi_app(PAGES, path="/")
 @bentoml.service(
     name="seehear",
     service_class=ServiceInForm,
-    workers=1,
-    traffic={"timeout": 60},
+    workers=LIMITS.workers,
+    tracing={"excluded_urls": ".*"},  # spans that nobody collects cost a millisecond a request
     logging={"access": {"enabled": False}},
-    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
+    envs=[{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
 )
 class SeeHear:
     """Says what is pictured, whether and when a recording says that word, and gives back the word's own sound."""
@@ -149,31 +138,58 @@ class SeeHear:
     stored_model = BentoModel(model_tag())
 
     def __init__(self) -> None:
-        self.metrics = Metrics()
         log, feedback = log_folders()
-        dropped = self.metrics.log_dropped.inc
+        dropped = metrics().log_dropped.inc
         self.predictions = RowLog(log, PREDICTION_SCHEMA, on_dropped=dropped)
         self.corrections = RowLog(feedback, FEEDBACK_SCHEMA, on_dropped=dropped)
-        self._limiter = anyio.CapacityLimiter(WORKERS_AT_ONCE)
-        self._predictor: Predictor | None = None
+        logger.info("prediction log: %s", log or "none is kept; SEEHEAR_LOG or SEEHEAR_ROOT would name its place")
+        self._at_work: AtWork | None = None
         self._fault: Exception | None = None
-        threading.Thread(target=self._start, args=(Path(self.stored_model.path) / BUNDLE,), daemon=True).start()
+        self._started = asyncio.Event()
+        self._siblings = Siblings()
+        self._follower: Follower | None = None
+        self._own = Path(self.stored_model.path) / BUNDLE
+        PAGES.state.golden = self._own / "golden"
+        start = threading.Thread(target=self._start, args=(asyncio.get_running_loop(),), daemon=True)
+        start.start()
+        if self._siblings.answer():  # no request may wait here that another worker would answer at once
+            start.join()
 
-    def _start(self, bundle: Path) -> None:
-        """Load the model and let it answer its golden requests; ready only after that."""
-        try:
-            import torch
+    @bentoml.on_deployment
+    def prepare() -> None:
+        prepare_server()
 
-            torch.set_num_threads(1)  # requests run beside each other, each on a core of its own
-            predictor = load_predictor(bundle, SETTINGS.training.device)
-            predictor.check_golden()
-        except Exception as fault:  # whatever it is, this process must say that it will never be ready
-            logger.exception("the model is refused")
-            self._fault = fault
-            return
-        self.metrics.model.labels(digest=predictor.digest).set(1)
-        self._predictor = predictor
-        logger.info("ready with model %s on %s", predictor.digest, predictor.device)
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take up the champion, or the model this service was packaged with; ready only after that."""
+        champions = Champions(Paths(project_root(), SETTINGS.data.source)) if os.environ.get("SEEHEAR_FOLLOW") else None
+        if champions:
+            champions.changed()  # from here on
+        for bundle in [*(champions.bundles() if champions else []), lambda: self._own]:
+            try:
+                self._change(bundle())
+                self._siblings.join()
+                break
+            except Exception as fault:  # whatever it is, the next one is tried, and the last one is said on /readyz
+                self._refuse_model(fault)
+        loop.call_soon_threadsafe(self._started.set)
+        if champions:
+            self._follower = Follower(champions, self._change, self._refuse_model)
+            self._follower.start()
+
+    def _change(self, bundle: Path) -> None:
+        """Let the model of a bundle answer from now on. Raises UserError where it is not fit."""
+        new, old = take_up(bundle, SETTINGS.training.device, _warm_up), self._at_work
+        self._at_work = new
+        PAGES.state.golden = new.golden
+        if old and old.predictor.digest != new.predictor.digest:
+            metrics().model.labels(digest=old.predictor.digest).set(0)
+        metrics().model.labels(digest=new.predictor.digest).set(1)
+        logger.info("model %s answers, on %s", new.predictor.digest, new.predictor.device)
+
+    def _refuse_model(self, fault: Exception) -> None:
+        self._fault = fault
+        metrics().models_refused.inc()
+        logger.error("a model is refused: %s", _one_line(fault), exc_info=not isinstance(fault, UserError))
 
     async def __is_ready__(self) -> bool:
         try:
@@ -183,14 +199,26 @@ class SeeHear:
         return True
 
     def _ready(self) -> Predictor:
-        if self._predictor is not None:
-            return self._predictor
-        if self._fault is not None:
-            raise Refused("model_refused", f"the model is not fit to answer: {' '.join(str(self._fault).split())}", 503)
+        if self._at_work is not None:
+            return self._at_work.predictor
+        if self._started.is_set():
+            raise Refused("model_refused", f"the model is not fit to answer: {_one_line(self._fault)}", 503)
         raise Refused("starting", "the model is still being loaded", 503, retry_after_s=2)
+
+    async def _ready_in_time(self, exchange: Exchange) -> Predictor:
+        """The model; whoever asks while it is being loaded waits for it."""
+        if not self._started.is_set():
+            try:
+                async with asyncio.timeout(exchange.left_s):
+                    await self._started.wait()
+            except TimeoutError:
+                pass  # said by what follows
+        return self._ready()
 
     @bentoml.on_shutdown
     def close(self) -> None:
+        if self._follower:
+            self._follower.stop()
         self.predictions.close()
         self.corrections.close()
 
@@ -213,7 +241,7 @@ class SeeHear:
     async def feedback(self, correction) -> Response:
         """Correct an answer; the correction joins the prediction log by the answer's id."""
         if isinstance(correction, Refused):
-            return self._refuse("feedback", correction)
+            return correction.response()
         self.corrections.record(correction.model_dump())
         return JSONResponse({"request_id": correction.request_id}, 202)
 
@@ -221,26 +249,33 @@ class SeeHear:
         """Run decode, check and model in a worker thread; the log row is measured after the answer has gone out."""
         exchange = EXCHANGE.get()
         try:
-            predictor = self._ready()
             given = [_usable(file) for file in files]
-            body, row = await anyio.to_thread.run_sync(work, predictor, *given, limiter=self._limiter)
+            predictor = await self._ready_in_time(exchange)
+            body, row = await exchange.admission.compute(exchange, work, predictor, *given)
         except Refused as refusal:
-            return self._refuse(endpoint, refusal)
+            return refusal.response()
         except UserError as fault:
-            return self._refuse(endpoint, Refused("bad_content", str(fault)))
+            return Refused("bad_content", str(fault)).response()
         response = JSONResponse({"request_id": exchange.request_id, **body, "model": predictor.digest})
         row |= {"request_id": exchange.request_id, "endpoint": endpoint, "model": predictor.digest}
-        self.metrics.answers.labels(endpoint=endpoint, model=predictor.digest).inc()
+        metrics().answers.labels(endpoint=endpoint, model=predictor.digest).inc()
         response.background = BackgroundTask(self._log, row, exchange.latency_ms)
         return response
-
-    def _refuse(self, endpoint: str, refusal: Refused) -> Response:
-        self.metrics.refused.labels(endpoint=endpoint, code=refusal.code).inc()
-        return refusal.response()
 
     def _log(self, row: dict, latency_ms: float) -> None:
         pixels, waveform, rate_hz = row.pop("input")
         self.predictions.record(row | measured(pixels, waveform, rate_hz) | {"latency_ms": latency_ms})
+
+
+def _one_line(fault: Exception | None) -> str:
+    return " ".join(str(fault).split()) or type(fault).__name__
+
+
+def _warm_up(predictor: Predictor, picture: bytes, recording: bytes) -> None:
+    """Everything that a first request would otherwise wait for."""
+    _recognize_speech(predictor, recording)
+    _, row = _extract(predictor, picture, recording)
+    measured(*row["input"])
 
 
 def _usable(file: bytes | Refused) -> bytes:

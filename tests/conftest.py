@@ -18,7 +18,7 @@ os.environ.update(
     DAGSTER_DISABLE_TELEMETRY="yes",
     DVC_NO_ANALYTICS="1",
 )
-for _name in ("SOURCE", "MIRROR", "FOLDER", "BUDGET", "SEED", "DEVICE", "ROOT", "MODEL", "LOG"):
+for _name in ("SOURCE", "MIRROR", "FOLDER", "GROUP_PATTERN", "BUDGET", "SEED", "DEVICE", "ROOT", "MODEL", "LOG"):
     os.environ.pop(f"SEEHEAR_{_name}", None)
 for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
     os.environ.pop(_name, None)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +55,12 @@ def seehear(root, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments), prog_name="seehear")
+        try:
+            code = cli.main(list(arguments), prog_name="seehear")
+        except SystemExit as ended:
+            code = ended.code
         printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
+        return int(code or 0), printed.out, printed.err
 
     return run
 
@@ -122,6 +127,156 @@ def test_search_without_a_hit_is_exit_code_1(seehear):
     assert err == "slanted: said in none of 2 recordings\n"
 
 
+def test_search_can_be_narrowed(seehear):
+    surest = seehear("search", "down.png", "talks", "--top", "1")[1].splitlines()
+    assert len(surest) == 1
+    assert seehear("search", "down.png", "talks", "--min-presence", "1")[0] == 1
+    assert seehear("search", "down.png", "talks", "--top", "0")[0] == 2
+
+
+def test_search_names_and_counts_what_it_cannot_read_and_goes_on(seehear, files, tmp_path):
+    whole = (files / "talks" / "both.wav").read_bytes()
+    for name, content in (("a.wav", whole), ("cut.wav", whole[:9000]), ("empty.wav", b""), ("junk.flac", b"junk")):
+        (tmp_path / name).write_bytes(content)
+    code, out, err = seehear("search", "down.png", str(tmp_path))
+    assert code == 0
+    assert [Path(line.split()[1]).name for line in out.splitlines()] == ["a.wav"]
+    *named, counted = err.splitlines()
+    assert [line.split("/")[-1].split(":")[0] for line in named] == ["cut.wav", "empty.wav", "junk.flac"]
+    assert counted == "seehear: 3 of 4 recordings could not be read"
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_search_draws_a_timeline(seehear, tmp_path, ending):
+    target = tmp_path / f"timeline.{ending}"
+    assert seehear("search", "down.png", "talks", "--plot", str(target))[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    if ending == "svg":
+        assert "<svg" in target.read_text()
+    else:
+        pixels = media.decode_picture(target)
+        assert pixels.shape[1] == 1500
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_json_keys_are_stable(seehear):
+    answer = {"pictured", "present", "presence", "intervals", "heard"}
+    for arguments, keys in (
+        (["classify", "down.png"], {"file", "label", "probabilities", "objects"}),
+        (["recognize", "talks/down.wav"], {"file", "label", "probabilities", "words"}),
+        (["extract", "down.png", "talks/down.wav"], {"image", "audio", "out"} | answer),
+        (["search", "down.png", "talks"], {"file", "duration_s"} | answer),
+    ):
+        for line in seehear(*arguments, "--json")[1].splitlines():
+            assert set(json.loads(line)) == keys
+
+
+def test_every_command_shows_examples(seehear):
+    for command in ("classify", "recognize", "extract", "search"):
+        code, out, _ = seehear(command, "-h")
+        assert code == 0
+        assert f"Examples:\n    seehear {command} " in out
+
+
+def test_the_version_names_the_champion(seehear):
+    code, out, _ = seehear("--version")
+    assert code == 0
+    assert out == "seehear 0.1.0\nchampion d\n"
+
+
+def test_stereo_at_44100_hz_comes_back_at_its_own_rate_and_length(seehear, tmp_path):
+    left = media.resample(tones.recording("down", seed=1), 8000, 44100)
+    soundfile.write(tmp_path / "in.flac", np.stack([left, 0.5 * left], axis=1), 44100)
+    code, _, _ = seehear("extract", "down.png", str(tmp_path / "in.flac"), "-o", str(tmp_path / "out.wav"))
+    sound, rate_hz = soundfile.read(tmp_path / "out.wav")
+    assert (code, rate_hz, len(sound)) == (0, 44100, len(left))
+    assert np.corrcoef(sound, left)[0, 1] > 0.95
+
+
+def test_a_sound_beyond_full_scale_is_written_as_floats(seehear, tmp_path):
+    soundfile.write(tmp_path / "in.wav", 5 * tones.recording("down", seed=1), 8000, subtype="FLOAT")
+    assert seehear("extract", "down.png", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"))[0] == 0
+    assert soundfile.info(tmp_path / "out.wav").subtype == "FLOAT"
+    assert np.abs(soundfile.read(tmp_path / "out.wav")[0]).max() > 1
+
+
+def test_ten_milliseconds_and_a_picture_of_something_else_are_nothing_found(seehear, tmp_path):
+    (tmp_path / "short.wav").write_bytes(media.encode_wav(tones.word("down")[1000:1080], 8000))
+    assert seehear("extract", "across.png", str(tmp_path / "short.wav"))[0] == 1
+    code, out, _ = seehear("extract", "noise.png", "talks/down.wav")
+    assert code == 1
+    assert "nothing known" in out
+
+
+def test_samples_that_are_not_numbers_are_bad_input(seehear, tmp_path):
+    sound = tones.recording("down", seconds=12.0)
+    sound[-1] = np.nan
+    soundfile.write(tmp_path / "nan.wav", sound, 8000, subtype="FLOAT")
+    code, out, err = seehear("recognize", str(tmp_path / "nan.wav"))
+    assert (code, out) == (2, "")
+    assert "nan.wav: holds samples that are not finite" in err
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "serving.cli", *arguments]
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(root, files):
+    many = ["down.png"] * 400
+    environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command("classify", *many, "--json"), cwd=files, env=environment, **pipes) as process:
+        assert json.loads(process.stdout.readline())["label"] == "down"
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
+def test_an_interrupted_extraction_leaves_what_was_there(root, files, tmp_path):
+    sound = np.tile(tones.recording("down", "across"), 600)  # 20 minutes
+    (tmp_path / "in.wav").write_bytes(media.encode_wav(sound, 8000))
+    (tmp_path / "out.wav").write_bytes(b"before")
+    environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"}
+    arguments = command("extract", "down.png", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"))
+    with subprocess.Popen(arguments, cwd=files, env=environment, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 60
+        while not spooling(process.pid, tmp_path):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.wav"]
+    assert (tmp_path / "out.wav").read_bytes() == b"before"
+
+
+def spooling(pid: int, folder: Path) -> bool:
+    """Whether the process has a nameless file open in the folder that holds something already."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if link.exists() and str(folder) in os.readlink(link) and "deleted" in os.readlink(link):
+            return link.stat().st_size > 0
+    return False
+
+
+@pytest.mark.slow
+def test_two_hours_need_no_more_memory_than_ten_minutes(root, files, tmp_path):
+    """Takes about a minute."""
+    minute = np.tile(tones.recording("down", "across"), 30)
+    peaks_mb = {}
+    for minutes in (10, 120):
+        with soundfile.SoundFile(tmp_path / "in.wav", "w", 8000, 1, subtype="PCM_16") as file:
+            for seed in range(minutes):
+                file.write(minute + np.random.default_rng(seed).normal(0, 0.002, len(minute)))
+        environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"}
+        arguments = command("extract", "down.png", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"))
+        with subprocess.Popen(arguments, cwd=files, env=environment, stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        assert soundfile.info(tmp_path / "out.wav").frames == minutes * len(minute)
+        peaks_mb[minutes] = used.ru_maxrss / 1024
+    assert peaks_mb[120] < peaks_mb[10] + 40
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -137,6 +292,7 @@ def test_search_without_a_hit_is_exit_code_1(seehear):
         (["search", "noise.png", "talks"], "noise.png: shows nothing"),
         (["extract", "down.png"], "Missing argument 'AUDIO'"),
         (["sing"], "No such command 'sing'"),
+        (["search", "down.png", "talks", "--plot", "t.gif"], "t.gif: expected a name that ends in .png or .svg"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_one_line_that_names_it(seehear, arguments, named):
@@ -163,7 +319,7 @@ def test_without_a_champion_it_says_what_to_run(seehear, monkeypatch, tmp_path):
 
 
 def test_a_fault_of_the_program_is_not_taken_for_nothing_found(seehear, monkeypatch):
-    monkeypatch.setattr(cli, "load_settings", lambda: 1 / 0)
+    monkeypatch.setattr(cli.files, "load_settings", lambda: 1 / 0)
     assert seehear("classify", "down.png")[0] == 70
 
 

@@ -150,7 +150,7 @@ def test_the_results_say_where_too_few_groups_had_to_be_shared():
 
 
 def test_a_set_too_small_to_split_is_refused():
-    with pytest.raises(UserError, match="3 items leave the split train empty; expected about 20 of every label"):
+    with pytest.raises(UserError, match="3 items leave the split gate empty; expected about 20 of every label"):
         divide(items(3), SHARES, 0)
 
 
@@ -229,6 +229,15 @@ def test_what_was_set_aside_is_left_out(made):
     held = pq.read_table(made.validated("images") / "quarantine.parquet")["id"].to_pylist()
     assert held == [f"{LABELS[0]}/damaged.png"]
     assert held[0] not in load_images(made).ids
+
+
+def test_near_copies_fall_on_one_side(own_copy):
+    images = load_images(own_copy)
+    near = [images.ids[images.split == split][0] for split in SPLITS]
+    table = pa.table({"id": near, "cluster": pa.array([0] * len(near), pa.int64())})
+    pq.write_table(table, own_copy.validated("images") / "similar.parquet")
+    index = pq.read_table(prepare(own_copy, "images", DATA) / "index.parquet").to_pylist()
+    assert len({row["split"] for row in index if row["id"] in near}) == 1
 
 
 def test_recordings_come_back_as_they_were_at_the_commonest_rate(made):

@@ -245,9 +245,7 @@ def test_an_impossible_alpha_is_refused(reference):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_unchanged_windows_raise_at_most_one_alarm_in_a_hundred(request):
-    if "slow" not in request.config.option.markexpr:
-        pytest.skip("takes minutes: pytest -m slow")
+def test_unchanged_windows_raise_at_most_one_alarm_in_a_hundred():
     alarms = sum(
         measure_drift(
             make_log(1000, 50_000 + i // 5 * 1000), make_log((50, 100, 200, 350, 500)[i % 5], 90_000 + i), MONITORING, i

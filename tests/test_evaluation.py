@@ -23,7 +23,7 @@ from data_checks.drift import LOG_SCHEMA
 from ml import media
 from ml.config import PerBudget, load_settings
 from ml.evaluation import decide_promotion, evaluate, gate_figures, golden_requests, metrics, recognition
-from ml.evaluation.benchmark import Found, place_figures, presence_figures
+from ml.evaluation.benchmark import Found, bench_of, headline, place_figures, presence_figures
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
 from ml.evaluation.recognition import Answers
 from ml.predictor import Interval, Predictor, write_bundle
@@ -415,3 +415,16 @@ def test_plots_and_sounds_are_there_to_look_at_and_listen_to(evaluated):
         if name.endswith(".wav"):
             waveform, rate_hz = media.decode_recording(evaluated.out / "examples" / name)
             assert (len(waveform), rate_hz) == (toy_models.RATE_HZ, toy_models.RATE_HZ)
+
+
+def test_words_without_a_picture_are_heard_but_never_asked_for(evaluated):
+    images = dataclasses.replace(
+        evaluated.images, split=np.where(evaluated.images.labels == 2, "train", evaluated.images.split)
+    )
+    predictor = predictor_of(evaluated)
+    bench = bench_of(predictor, images, evaluated.speech, "test", evaluated.settings)
+    assert bench.labels == list(predictor.labels[:2])
+    heads = headline(bench, 20, set(), int)
+    assert len(heads.gains_db) == 20
+    assert 0 < len(heads.swapped) < 20
+    assert len(golden_requests(images, evaluated.speech, *parts_of(evaluated))) == 4

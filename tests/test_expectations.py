@@ -15,12 +15,23 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
 
-from data_checks.expectations import SUITES, Verdict, docs_page, read_verdict, validate_prepared, validate_raw
+from data_checks.card import write_card
+from data_checks.comparisons.columns import clusters
+from data_checks.expectations import (
+    SUITES,
+    Verdict,
+    docs_page,
+    read_verdict,
+    validate_pairs,
+    validate_prepared,
+    validate_raw,
+)
 from data_checks.expectations.__main__ import main
+from data_checks.expectations.quarantine import preview, read_released, released_list
 from data_checks.facts import measure_shards
-from ml.config import Paths, UserError
+from ml.config import SOURCES, Paths, UserError
 from ml.datasets import raw_digest
-from ml.media import encode_png, encode_wav
+from ml.media import decode_picture, encode_png, encode_wav
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RATE_HZ = 8000
@@ -62,6 +73,7 @@ def write_raw(paths: Paths, modality: str, items: list[Item]) -> None:
         name: [getattr(item, name) for item in items] for name in ("id", "label", "split", "group")
     }
     columns |= {"bytes": [item.content for item in items], "source": [paths.source] * len(items)}
+    columns["licence"] = ["free of rights"] * len(items)
     kinds = {"bytes": pa.binary()}
     table = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in columns.items()})
     pq.write_table(table, folder / "shard-00000.parquet")
@@ -91,7 +103,7 @@ def test_every_expectation_has_a_stable_name_of_its_own_and_a_reason():
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
     assert all(e.reason and e.severity in ("error", "warning") for suite in SUITES.values() for e in suite)
-    assert set(SUITES) == {"images", "audio", "prepared_images", "prepared_audio"}
+    assert set(SUITES) == {"images", "audio", "prepared_images", "prepared_audio", "pairs"}
 
 
 def test_the_suites_can_be_read_without_loading_great_expectations_or_pandas():
@@ -204,7 +216,7 @@ def test_the_same_recording_in_train_and_test_is_refused(tmp_path):
     items += [dataclasses.replace(items[3], id="leaked", split="test")]
     _, verdict = judge(tmp_path, "audio", items)
     assert not verdict.passed
-    assert [result.name for result in verdict.failures] == ["audio_no_leak"]
+    assert [result.name for result in verdict.failures] == ["audio_no_leak", "audio_no_near_leak"]
 
 
 def test_an_id_used_twice_and_an_unknown_split_are_refused(tmp_path):
@@ -256,7 +268,7 @@ def test_a_missing_column_is_a_failure_that_says_so(tmp_path):
     verdict = validate_raw(paths, "images", SHARE)
     by_name = {result.name: result for result in verdict.results}
     assert not verdict.passed
-    assert failed(verdict) == {"image_not_constant", "image_channels_agree"}
+    assert failed(verdict) == {"image_not_constant", "image_contrast_usual", "image_channels_agree"}
     assert "could not be judged" in by_name["image_not_constant"].reason
     assert "contrast" in by_name["image_not_constant"].reason
     assert verdict.quarantined == 0
@@ -272,6 +284,146 @@ def test_data_never_measured_and_never_judged_are_named(tmp_path):
     (paths.validated("audio") / "verdict.json").write_text('{"passed": tr')
     with pytest.raises(UserError, match=r"verdict\.json: expected a verdict"):
         read_verdict(paths.validated("audio"))
+
+
+# Items beside each other
+
+
+def test_near_copies_across_the_publishers_split_stop_everything(tmp_path):
+    items = [dataclasses.replace(item, split="train") for item in recordings()]
+    waveform = np.concatenate([np.zeros(400), clip(3) * 0.5])
+    items += [dataclasses.replace(items[3], id="leaked", content=encode_wav(waveform, RATE_HZ), split="test")]
+    paths, verdict = judge(tmp_path, "audio", items)
+    assert [result.name for result in verdict.failures] == ["audio_no_near_leak"]
+    assert set(clusters(paths.validated("audio"))) == {"clip_3", "leaked"}
+
+
+def test_near_copies_in_one_split_are_told_of_and_go_on(tmp_path):
+    items = pictures()
+    enlarged = np.repeat(np.repeat(DIGITS.images[4].astype(np.uint8) * 15, 3, 0), 3, 1)
+    items += [dataclasses.replace(items[4], id="enlarged", content=encode_png(enlarged), label="0")]
+    paths, verdict = judge(tmp_path, "images", items)
+    by_name = {result.name: result for result in verdict.results}
+    assert verdict.passed, verdict.summary()
+    assert verdict.quarantined == 0
+    assert by_name["image_no_near_copy"].observed["examples"] == ["enlarged"]
+    assert set(by_name["image_near_label_agreed"].observed["examples"]) == {"digit_4", "enlarged"}
+    assert set(clusters(paths.validated("images"))) == {"digit_4", "enlarged"}
+    assert "digit_4, enlarged" in docs_page(paths, "images").read_text()
+
+
+def test_a_label_that_is_likely_wrong_is_listed_with_the_one_that_is_likelier(tmp_path):
+    grey = DIGITS.images[:300].astype(np.uint8) * 15
+    items = [Item(f"digit_{i}", encode_png(grey[i]), str(DIGITS.target[i])) for i in range(300)]
+    items[0] = dataclasses.replace(items[0], label="1")  # a clear zero
+    paths, verdict = judge(tmp_path, "images", items)
+    assert verdict.passed, verdict.summary()
+    listed = pq.read_table(paths.validated("images") / "label_errors.parquet").to_pylist()
+    assert (listed[0]["id"], listed[0]["label"], listed[0]["suggested"]) == ("digit_0", "1", "0")
+    assert len(listed) <= 4
+
+
+# Quarantine and release
+
+
+def with_faulty_pictures() -> list[Item]:
+    items = pictures()
+    items[10] = dataclasses.replace(items[10], id="constant", content=encode_png(np.full((8, 8), 90, np.uint8)))
+    items[12] = dataclasses.replace(items[12], id="broken", content=items[12].content[:40])
+    return items
+
+
+def release(root: Path, *lines: str) -> None:
+    (root / "sources" / "folder").mkdir(parents=True)
+    (root / "sources" / "folder" / "released.txt").write_text("# reviewed\n\n" + "\n".join(lines) + "\n")
+
+
+def test_what_is_set_aside_is_listed_with_file_reason_preview_and_how_to_release_it(tmp_path):
+    paths, _ = judge(tmp_path, "images", with_faulty_pictures())
+    rows = {row["id"]: row for row in pq.read_table(paths.validated("images") / "quarantine.parquet").to_pylist()}
+    assert rows["constant"]["shard"] == "shard-00000.parquet"
+    assert decode_picture(rows["constant"]["preview"]).shape == (64, 64, 1)
+    assert rows["broken"]["preview"] is None
+    page = docs_page(paths, "images").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "images &lt;id&gt;  # why` to sources/folder/released.txt" in page
+
+
+def test_the_preview_of_a_recording_is_its_spectrogram():
+    low, high = (np.sin(2 * np.pi * hz * np.arange(4000) / RATE_HZ) for hz in (500, 3500))
+    pixels = decode_picture(preview(encode_wav(0.5 * np.concatenate([low, high]), RATE_HZ), "audio") or b"")[..., 0]
+    assert pixels[:, 5].argmax() > pixels[:, -5].argmax()  # low at the bottom on the left, high at the top on the right
+
+
+def test_a_released_item_goes_on_although_it_fails(tmp_path):
+    release(tmp_path, "images constant  # a blank page is wanted here", "audio elsewhere  # of the other modality")
+    paths, verdict = judge(tmp_path, "images", with_faulty_pictures())
+    assert set(quarantine(paths, "images")) == {"broken"}
+    assert verdict.quarantined == 1
+    (row,) = pq.read_table(paths.validated("images") / "released.parquet").to_pylist()
+    assert (row["id"], row["review"]) == ("constant", "a blank page is wanted here")
+    card = write_card(paths)
+    assert "a blank page is wanted here" in card
+    assert "broken" in card
+    assert "| from the source | 60 |" in card
+    assert (paths.reports / "data_card.md").read_text() == card
+
+
+def test_released_items_no_longer_count_against_the_share(tmp_path):
+    items = pictures()
+    for i in range(4):
+        blank = encode_png(np.full((8, 8), 90 + i, np.uint8))
+        items[i] = dataclasses.replace(items[i], content=blank)
+    release(tmp_path, *(f"images digit_{i}  # wanted" for i in range(4)))
+    _, verdict = judge(tmp_path, "images", items)
+    assert verdict.passed, verdict.summary()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("images constant", r"line 3: expected `images\|audio <id>  # reason`, got 'images constant'"),
+        ("pictures constant  # why", r"line 3: expected `images\|audio"),
+        ("images nobody  # why", "line 3: images nobody: no such item"),
+        ("images broken  # why", "broken: cannot be released: image_decodable"),
+    ],
+)
+def test_a_line_of_the_list_that_cannot_be_followed_is_named(tmp_path, line, said):
+    release(tmp_path, line)
+    with pytest.raises(UserError, match=said) as fault:
+        judge(tmp_path, "images", with_faulty_pictures())
+    assert len(str(fault.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_has_a_list_that_can_be_read(source):
+    paths = Paths(CHECKOUT, source)
+    assert released_list(paths).is_file()
+    assert read_released(paths, "images", set()) == {}
+
+
+# Both modalities
+
+
+@pytest.mark.parametrize(
+    ("pictured", "said", "failing", "passed"),
+    [
+        (["a", "b"], ["a", "b"], set(), True),
+        (["a", "b", "x"], ["a", "b"], {"pairs_label_in_both"}, True),
+        (["a", "x"], ["a", "y"], {"pairs_label_in_both", "pairs_two_shared_labels"}, False),
+    ],
+)
+def test_labels_of_one_modality_only_are_named_and_two_have_to_be_shared(tmp_path, pictured, said, failing, passed):
+    paths = Paths(tmp_path, "folder")
+    for modality, classes in (("images", pictured), ("audio", said)):
+        paths.prepared(modality).mkdir(parents=True)
+        (paths.prepared(modality) / "meta.json").write_text(json.dumps({"classes": classes}))
+    verdict = validate_pairs(paths)
+    assert failed(verdict) == failing
+    assert verdict.passed == passed
+    if failing:
+        assert "x" in next(r for r in verdict.results if r.name == "pairs_label_in_both").observed["examples"]
+    assert "pairs_label_in_both" in docs_page(paths, "pairs").read_text()
 
 
 # Prepared data

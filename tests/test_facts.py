@@ -2,22 +2,30 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import faults
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image, ImageFilter
-from scipy.signal import butter, sosfilt
-from sklearn.datasets import load_digits
+from scipy.signal import butter, resample_poly, sosfilt
+from sklearn.datasets import load_digits, load_sample_image
 
 from data_checks import facts
-from data_checks.facts import measure_picture, measure_recording, measure_shards, picture_facts, recording_facts
+from data_checks.expectations import outliers
+from data_checks.facts import measure_picture, measure_recording, measure_shards, picture_facts, recording_facts, shards
+from ml import workers
 from ml.config import UserError
 from ml.media import encode_png, encode_wav
 
@@ -38,7 +46,7 @@ def words(seed: int = 0) -> np.ndarray:
     return (chord * gate).astype(np.float32)
 
 
-def shard(path, items, **columns) -> None:
+def write_shard(path, items, **columns) -> None:
     count = len(items)
     table = {"id": [f"item_{i}" for i in range(count)], "bytes": items, "label": ["a"] * count, "source": ["s"] * count}
     table |= {"split": [None] * count, "group": [None] * count} | columns
@@ -71,10 +79,21 @@ def test_blur_grows_with_every_blurring():
     assert values[0] < values[-1] - 0.3
 
 
-def test_the_difference_hash_ignores_brightness_and_sees_a_mirroring():
-    assert picture_facts(DIGITS[3])["dhash"] == picture_facts(DIGITS[3] // 2)["dhash"]
-    assert picture_facts(DIGITS[3])["dhash"] != picture_facts(DIGITS[3][:, ::-1])["dhash"]
-    assert len(picture_facts(DIGITS[3])["dhash"]) == 16
+def test_sharpness_is_one_for_a_hard_edge_whatever_its_contrast_and_falls_with_every_blurring():
+    edge = np.zeros((20, 20), np.uint8)
+    edge[:, 10:] = 200
+    assert picture_facts(edge)["sharpness"] == picture_facts(edge // 4 + 60)["sharpness"] == 1.0
+    softened = [np.asarray(Image.fromarray(DIGITS[0]).filter(ImageFilter.GaussianBlur(r))) for r in (0, 1, 2, 4)]
+    values = [picture_facts(pixels)["sharpness"] for pixels in softened]
+    assert values == sorted(values, reverse=True)
+    assert picture_facts(np.full((9, 9), 7, np.uint8))["sharpness"] == 0.0
+
+
+def test_what_is_lost_in_black_and_white_is_counted():
+    pixels = np.full((10, 10), 128, np.uint8)
+    pixels[:2], pixels[2:5] = 0, 255
+    measured = picture_facts(pixels)
+    assert (measured["dark_share"], measured["bright_share"]) == (0.2, 0.3)
 
 
 def test_grey_stored_as_colour_measures_the_same():
@@ -165,7 +184,123 @@ def test_the_bandwidth_is_that_of_the_telephone():
     assert recording_facts(telephone, RATE_HZ)["bandwidth_hz"] < 3900
 
 
+def test_a_sound_of_half_the_rate_leaves_the_upper_half_of_its_band_empty():
+    noise = np.random.default_rng(3).normal(size=RATE_HZ) * 0.1
+    upsampled = resample_poly(resample_poly(noise, 1, 2), 2, 1)
+    assert recording_facts(upsampled, RATE_HZ)["bandwidth_hz"] < 0.6 * RATE_HZ / 2
+    quiet = np.rint(upsampled * 0.01 * 32768) / 32768  # rounding noise fills the band, and does not count
+    assert recording_facts(quiet, RATE_HZ)["bandwidth_hz"] < 0.6 * RATE_HZ / 2
+
+
+def test_noise_is_flat_and_a_chord_is_not():
+    noise = np.random.default_rng(4).normal(size=RATE_HZ)
+    assert recording_facts(noise, RATE_HZ)["flatness_db"] > -7
+    assert recording_facts(words(), RATE_HZ)["flatness_db"] < -30
+    drowned = words() + np.random.default_rng(5).normal(size=3 * RATE_HZ) * words().std()
+    assert recording_facts(drowned, RATE_HZ)["flatness_db"] > -12
+
+
 # Encoded items
+
+
+def stereo(left: np.ndarray, right: np.ndarray) -> dict:
+    stream = io.BytesIO()
+    soundfile.write(stream, np.stack([left, right], axis=1), RATE_HZ, format="WAV")
+    return measure_recording(stream.getvalue())
+
+
+def test_a_dead_and_an_inverted_channel_are_told_from_a_sound_pair():
+    sound = words()
+    alike, dead, inverted = stereo(sound, 0.5 * sound), stereo(sound, 0 * sound), stereo(sound, -sound)
+    assert alike["channel_balance_db"] == pytest.approx(-6, abs=0.1)
+    assert alike["channel_correlation"] == pytest.approx(1, abs=1e-3)
+    assert dead["channel_balance_db"] == facts.SILENT_DB
+    assert inverted["channel_correlation"] == pytest.approx(-1, abs=1e-3)
+    assert "channel_balance_db" not in measure_recording(encode_wav(sound, RATE_HZ))  # one channel agrees with itself
+
+
+def test_every_byte_that_is_changed_in_a_png_is_noticed():
+    stored, deflated = encode_png(DIGITS[0][:8, :8]), io.BytesIO()
+    Image.fromarray(DIGITS[0]).save(deflated, "PNG")
+    for whole in (stored, deflated.getvalue()):
+        assert measure_picture(whole)["decodable"]
+        for place in range(len(whole)):
+            spoilt = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+            assert not measure_picture(spoilt)["decodable"], place
+
+
+def test_every_byte_that_is_changed_in_the_header_of_a_wav_is_noticed():
+    whole = encode_wav(tone(0.05), RATE_HZ)
+    for place in range(44):
+        for change in (0x01, 0x55, 0x80):
+            spoilt = whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :]
+            assert not measure_recording(spoilt)["decodable"], (place, change)
+
+
+def photograph(quality: int, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(load_sample_image("china.jpg")[100:220, 200:360]).save(stream, "JPEG", quality=quality, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 0}])
+def test_a_sound_jpeg_is_taken_for_one_at_any_quality(options):
+    for quality in (20, 60, 95):
+        measured = measure_picture(photograph(quality, **options))
+        assert (measured["decodable"], measured["bytes_after_end"]) == (True, 0), measured["error"]
+
+
+def test_a_jpeg_whose_codes_do_not_add_up_to_its_picture_is_damaged_though_it_can_be_decoded():
+    whole = photograph(90)
+    middle = len(whole) // 2
+    doubled = whole[:-2] + whole[middle:-2] + whole[-2:]
+    halved = whole[:middle] + whole[-2:]
+    assert "go on after its picture" in measure_picture(doubled)["error"]
+    assert not measure_picture(halved)["decodable"]
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(20):
+        at = int(rng.integers(middle, len(whole) - 600))
+        found += not measure_picture(whole[:at] + rng.bytes(512) + whole[at + 512 :])["decodable"]
+    assert found >= 19
+
+
+def test_every_length_short_of_the_whole_is_noticed():
+    stream = io.BytesIO()
+    Image.fromarray(DIGITS[0]).save(stream, "JPEG")
+    for measure, whole in (
+        (measure_picture, encode_png(DIGITS[0][:8, :8])),
+        (measure_picture, stream.getvalue()),
+        (measure_recording, encode_wav(tone(0.01), RATE_HZ)),
+    ):
+        assert measure(whole)["decodable"]
+        for length in range(0, len(whole), 1 if len(whole) < 300 else 7):
+            assert not measure(whole[:length])["decodable"], length
+
+
+@pytest.mark.parametrize("measure", [measure_picture, measure_recording])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_the_bytes_are_there_is_a_row(measure, data):
+    starts = (
+        b"",
+        b"\xff\xd8\xff\xe0",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"RIFF\xff\0\0\0WAVEfmt ",
+        b"OggS",
+        b"fLaC",
+        b"II*\0",
+    )
+    content = data.draw(st.sampled_from(starts)) + data.draw(st.binary(max_size=200))
+    measured = measure(content)
+    assert measured["size_bytes"] == len(content)
+    assert measured["decodable"] or len(measured["error"].splitlines()) == 1
+
+
+def test_what_stands_behind_the_end_is_counted():
+    for measure, whole in ((measure_picture, encode_png(DIGITS[0])), (measure_recording, encode_wav(tone(), RATE_HZ))):
+        assert measure(whole)["bytes_after_end"] == 0
+        assert measure(whole + bytes(100))["bytes_after_end"] == 100
 
 
 def test_a_whole_wav_declares_what_it_holds():
@@ -202,14 +337,100 @@ def test_the_same_picture_encoded_otherwise_has_the_same_content_and_another_dig
     assert one["sha256"] != other["sha256"]
 
 
+# What is built to do harm
+
+
+def peak_bytes(measure, content: bytes) -> tuple[dict, int]:
+    """What is measured, and the most memory that took, as Python and NumPy allocate it."""
+    tracemalloc.start()
+    try:
+        return measure(content), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_picture_that_unpacks_to_many_megabytes_is_a_row_with_a_reason():
+    stream = io.BytesIO()
+    Image.new("1", (9_000, 9_000)).save(stream, "PNG")
+    measured, peak = peak_bytes(measure_picture, stream.getvalue())
+    assert len(stream.getvalue()) < 100_000
+    assert "9000 x 9000 pixels, expected at most 25 megapixels" in measured["error"]
+    assert peak < 20 << 20
+
+
+def test_a_wav_that_declares_four_gigabytes_is_a_row_with_a_reason():
+    whole = encode_wav(tone(), RATE_HZ)
+    for size in (0xFFFFFFFF, 0xFFFF0000, 0x7FFFFFFF):
+        claim = struct.pack("<I", size)
+        measured, peak = peak_bytes(measure_recording, whole[:4] + claim + whole[8:40] + claim + whole[44:])
+        assert not measured["decodable"]
+        assert "are there" in measured["error"] or "cut short" in measured["error"]
+        assert measured["declared_samples"] == size // 2
+        assert measured["decoded_samples"] == RATE_HZ
+        assert peak < 20 << 20
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_a_row_with_a_reason(value):
+    spoilt = tone()
+    spoilt[100] = value
+    assert "not finite" in measure_recording(encode_wav(spoilt, RATE_HZ, "FLOAT"))["error"]
+
+
+def test_a_png_of_three_gigapixels_is_a_row_with_a_reason():
+    bomb = faults.bomb(np.random.default_rng(0))
+    measured, peak = peak_bytes(measure_picture, bomb)
+    assert "decompression bomb" in measured["error"]
+    assert peak < 20 << 20
+
+
+def test_two_hours_are_measured_in_bounded_memory():
+    stream = io.BytesIO()
+    with soundfile.SoundFile(stream, "w", 16_000, 1, format="FLAC", subtype="PCM_16") as file:
+        for _ in range(120):
+            file.write(np.zeros(60 * 16_000, np.int16))
+    measured, peak = peak_bytes(measure_recording, stream.getvalue())
+    assert "longer than the 180 s that are allowed" in measured["error"]
+    assert measured["declared_samples"] == 2 * 3600 * 16_000
+    assert peak < 64 << 20  # the whole would be 460 MB
+
+
+# Beside the others of the set
+
+
+def test_a_deviation_is_counted_in_spreads_of_its_own_side_and_never_less_than_the_floor():
+    values = pd.Series([*range(41), 400.0, None])  # 41 items from 0 to 40: median 20, quartiles 10 and 30
+    found = outliers.deviations(values, floor=0.1)
+    assert found[20] == pytest.approx(0, abs=0.06)
+    assert found[40] == pytest.approx(20 / (10 * 1.4826), rel=0.1)
+    assert found[41] > 20
+    assert np.isnan(found[42])
+    assert outliers.deviations(values, floor=1000.0).max() < 1
+    assert outliers.deviations(values[:20], floor=0.1).isna().all()
+
+
+def test_a_quarter_of_faulty_items_does_not_hide_them():
+    clean = pd.Series(np.random.default_rng(0).normal(0, 1, 300))
+    mixed = pd.concat([clean, pd.Series([-50.0] * 70)], ignore_index=True)
+    found = outliers.deviations(mixed, floor=0.1)
+    assert (found[300:] < -5).all()
+    assert (found[:300].abs() < 5).all()
+
+
+def test_a_rate_is_unusual_only_beside_one_that_nearly_all_have():
+    rates = pd.DataFrame({"sample_rate_hz": [8000] * 38 + [16000] * 2})
+    assert outliers.with_outliers(rates)["unusual_rate"].sum() == 2
+    assert outliers.with_outliers(pd.DataFrame({"sample_rate_hz": [8000, 16000] * 20}))["unusual_rate"].sum() == 0
+
+
 # Shards
 
 
 def test_every_row_of_every_shard_is_measured_in_order_whatever_its_size_or_state(tmp_path):
     pictures = [encode_png(pixels[: 24 - i % 5]) for i, pixels in enumerate(DIGITS)]
     pictures[7] = b"broken"
-    shard(tmp_path / "raw" / "shard-00000.parquet", pictures[:25])
-    shard(tmp_path / "raw" / "shard-00001.parquet", pictures[25:], id=[f"late_{i}" for i in range(15)])
+    write_shard(tmp_path / "raw" / "shard-00000.parquet", pictures[:25])
+    write_shard(tmp_path / "raw" / "shard-00001.parquet", pictures[25:], id=[f"late_{i}" for i in range(15)])
     assert measure_shards(tmp_path / "raw", "images", tmp_path / "facts.parquet") == 40
     table = pq.read_table(tmp_path / "facts.parquet").to_pylist()
     assert [row["id"] for row in table] == [f"item_{i}" for i in range(25)] + [f"late_{i}" for i in range(15)]
@@ -218,15 +439,15 @@ def test_every_row_of_every_shard_is_measured_in_order_whatever_its_size_or_stat
         if i == 7:
             assert (row["decodable"], row["brightness"]) == (False, None)
         else:
-            assert (row["height_px"], row["dhash"]) == (24 - i % 5, picture_facts(DIGITS[i][: 24 - i % 5])["dhash"])
+            assert (row["height_px"], row["blur"]) == (24 - i % 5, picture_facts(DIGITS[i][: 24 - i % 5])["blur"])
 
 
 def test_one_process_and_several_write_the_same_bytes(tmp_path, monkeypatch):
     clips = [encode_wav(tone(0.2, 100 + i), RATE_HZ) for i in range(60)]
-    shard(tmp_path / "raw" / "shard-00000.parquet", clips)
-    monkeypatch.setattr(facts, "BATCH_ROWS", 7)
+    write_shard(tmp_path / "raw" / "shard-00000.parquet", clips)
+    monkeypatch.setattr(shards, "BATCH_ROWS", 7)
     measure_shards(tmp_path / "raw", "audio", tmp_path / "one.parquet")
-    monkeypatch.setattr(facts, "PARALLEL_FROM_ROWS", {"audio": 0})
+    monkeypatch.setattr(workers, "PROCESSES_FROM_S", 0.0)
     measure_shards(tmp_path / "raw", "audio", tmp_path / "several.parquet")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "several.parquet").read_bytes()
 

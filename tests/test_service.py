@@ -7,7 +7,13 @@ import base64
 import io
 import json
 import logging
+import os
+import re
+import subprocess
+import sys
+import sysconfig
 import time
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -170,13 +176,33 @@ def test_probes_and_metrics_answer(url, predictor):
     assert 'seehear_answers_total{endpoint="extract"' in metrics
 
 
-def test_openapi_describes_files_in_and_fields_out(url):
+def test_openapi_describes_every_field_in_and_out_and_every_error(url):
     document = requests.get(f"{url}/docs.json", timeout=60).json()
     assert {"/classify_image", "/recognize_speech", "/extract", "/feedback"} <= set(document["paths"])
-    body = document["paths"]["/extract"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(body["properties"]) == {"image", "audio"}
-    feedback = document["paths"]["/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(feedback["properties"]) == {"request_id", "pictured", "heard", "consent"}
+    call = document["paths"]["/extract"]["post"]
+    form = call["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == set(form["required"]) == {"image", "audio"}
+    assert {"200", "400", "401", "408", "413", "429", "500", "503", "504"} == set(call["responses"])
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Correction"]["properties"]) == {"request_id", "pictured", "heard", "consent"}
+    fields = {**schemas, "form": form}
+    undescribed = [
+        f"{name}.{field}"
+        for name, schema in fields.items()
+        for field, about in schema["properties"].items()
+        if not {"description", "$ref"} & about.keys()
+    ]
+    assert undescribed == []
+
+
+def test_schemathesis_finds_nothing_wrong_by_the_document(url, tmp_path):
+    """By the document any bytes are a file, so a 400 for one is no finding."""
+    command = [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/docs.json", "--seed=1"]
+    command += ["--max-examples=15", "--exclude-checks=positive_data_acceptance"]
+    done = subprocess.run(
+        [*command, "--phases=examples,coverage,fuzzing"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_page_and_its_examples_are_there_and_the_root_leads_to_it(url):
@@ -371,12 +397,48 @@ def test_the_bento_holds_its_model_pinned_its_code_and_a_dockerfile(bento, paths
     about = yaml.safe_load((folder / "bento.yaml").read_text())
     (model,) = about["services"][0]["models"]
     assert model["tag"] == about["args"]["model"] == f"seehear:{bento.split(':')[1].rpartition('-')[0]}"
-    assert (folder / "env" / "docker" / "Dockerfile").is_file()
+    container = (folder / "env" / "docker" / "Dockerfile").read_text()
+    assert "requirements.txt" in container
+    assert "ARG NVIDIA_VISIBLE_DEVICES=all" in container, "the same image has the GPU where there is one"
     assert (folder / "src" / "params.yaml").is_file()
-    pinned = (folder / "env" / "python" / "requirements.txt").read_text().splitlines()
-    assert all("==" in line for line in pinned)
+    pinned = (folder / "env" / "python" / "requirements.txt").read_text().replace("\\\n", "").splitlines()
+    assert all("==" in line and "--hash=sha256:" in line for line in pinned)
     assert {"torch", "bentoml", "soundfile", "pillow"} <= {line.split("==")[0] for line in pinned}
     assert not (folder / "src" / "orchestration").exists()
+
+
+def test_an_exported_bento_answers_the_same_elsewhere_with_nothing_but_its_own_requirements(
+    bento, paths, predictor, tmp_path
+):
+    python = environment_of(paths, bento, tmp_path / "env")
+    archive = tmp_path / "exported.bento"
+    elsewhere = Paths(tmp_path / "elsewhere", "starter")
+    elsewhere.root.mkdir()
+    home = {name: value for name, value in os.environ.items() if not name.startswith(("SEEHEAR_", "PYTHON"))}
+    for where, arguments in ((paths, ["export", bento, str(archive)]), (elsewhere, ["import", str(archive)])):
+        command = [python, "-m", "bentoml", *arguments]
+        environment = home | {"BENTOML_HOME": str(where.bentoml)}
+        where.bentoml.mkdir(parents=True, exist_ok=True)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    with serve(bento, elsewhere, python=python) as url:
+        answer = extract(url).json()
+    found = predictor.extract(tones.picture("down"), soundfile.read(io.BytesIO(RECORDING), dtype="float32")[0], 8000)
+    assert answer["model"] == predictor.digest
+    assert answer["presence"] == pytest.approx(found.presence, abs=1e-4)
+    assert np.abs(sound_of(answer)[0] - found.estimate).max() < 1e-4
+
+
+def environment_of(paths: Paths, bento: str, folder: Path) -> str:
+    """The interpreter of an environment that holds the packages of a Bento's requirements and no others."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    pinned = (packaging.bento_folder(bento, paths) / "env" / "python" / "requirements.txt").read_text()
+    for name in re.findall(r"^([\w.-]+)==", pinned, re.M):
+        files = metadata.files(name) or []
+        for top in {file.parts[0] for file in files if file.parts[0] not in ("..", "__pycache__")}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(sysconfig.get_path("purelib")) / top)
+    return str(folder / "bin" / "python")
 
 
 def test_saving_and_building_again_gives_the_same_tags(bento, paths):

@@ -23,7 +23,7 @@ import yaml
 
 from ml import media
 from ml.config import Paths, UserError
-from ml.sources import espeak, folder, mnist_fsdd, starter
+from ml.sources import espeak, mnist_fsdd, starter
 from ml.sources.downloads import ATTEMPTS, Published, obtain
 from ml.sources.shards import SCHEMA, Item, Listing, shard_files, write_shards
 
@@ -219,61 +219,6 @@ def test_a_word_spoken_at_another_time_is_the_same():
     assert struct.unpack_from("<I", once)[0] == (len(once) - 4) // 2 > 4000
     time.sleep(1.1)  # eSpeak NG seeds its breath by the second
     assert subprocess.run(line, input=b"160 50 nine", capture_output=True, check=True).stdout == once
-
-
-# ---------------------------------------------------------------------------------------------------------- folder
-
-
-def test_a_folder_gives_labels_and_speakers_by_the_names_of_its_folders(tmp_path):
-    for name in ("audio/eins/x.wav", "audio/eins/anna/y.flac", "audio/zwölf/берта/z.ogg", "audio/eins/.hidden"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
-    items = list(folder.listing(str(tmp_path), "audio", tmp_path).items)
-    assert [(item.id, item.label, item.group) for item in items] == [
-        ("eins/anna/y.flac", "eins", "anna"),
-        ("eins/x.wav", "eins", None),
-        ("zwölf/берта/z.ogg", "zwölf", "берта"),
-    ]
-    assert items[0].content == b"audio/eins/anna/y.flac"
-
-
-def test_two_spellings_of_an_accent_are_one_label(tmp_path):
-    for number, label in enumerate(("caf\u00e9", "cafe\u0301")):
-        (tmp_path / "images" / label).mkdir(parents=True)
-        (tmp_path / "images" / label / f"{number}.png").write_bytes(b"x")
-    assert {item.label for item in folder.listing(str(tmp_path), "images", tmp_path).items} == {"caf\u00e9"}
-
-
-def test_a_relative_folder_starts_at_the_project_root(tmp_path):
-    own_files(tmp_path / "own", 4)
-    assert folder.listing("own", "images", tmp_path).total == 4
-
-
-def test_a_folder_laid_out_otherwise_is_refused_by_name(tmp_path):
-    def refusal(modality: str = "images", place: str | None = str(tmp_path)) -> str:
-        with pytest.raises(UserError) as refused:
-            list(folder.listing(place, modality, tmp_path).items)
-        assert "\n" not in str(refused.value)
-        return str(refused.value)
-
-    assert "data.folder (FOLDER=…) is not set" in refusal(place=None)
-    assert f"{tmp_path}/images: missing" in refusal()
-    (tmp_path / "images" / "a").mkdir(parents=True)
-    assert "holds no files; expected images/<label>/*" in refusal()
-    (tmp_path / "images" / "loose.png").write_bytes(b"x")
-    assert "loose.png: lies outside every label" in refusal()
-    (tmp_path / "images" / "loose.png").unlink()
-    (tmp_path / "images" / "a" / "deep").mkdir()
-    assert "a/deep: is no file" in refusal()
-    (tmp_path / "audio" / "a" / "ann" / "deeper").mkdir(parents=True)
-    assert "ann/deeper: is no file" in refusal("audio")
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    own_files(tmp_path, 2)
-    (tmp_path / "images" / "a" / "dangling.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"dangling\.png: "):
-        list(folder.listing(str(tmp_path), "images", tmp_path).items)
 
 
 # ------------------------------------------------------------------------------------------------------- downloads

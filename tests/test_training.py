@@ -257,6 +257,18 @@ def test_pictures_and_words_that_share_no_labels_are_refused(speech, images, ima
         training.train_speech_extractor(other, image_dir, images, EXTRACTOR, CPU, tmp_path / "m", tmp_path / "c", False)
 
 
+def test_a_label_that_validation_lacks_is_learnt_all_the_same(speech, images, image_dir, tmp_path):
+    unjudged = dataclasses.replace(speech, split=np.where(speech.labels == 2, "train", speech.split))
+    how = dataclasses.replace(EXTRACTOR, steps=PerBudget(3, 3, 3))
+    card = training.train_speech_extractor(unjudged, image_dir, images, how, CPU, tmp_path / "m", tmp_path / "c", False)
+    assert card["classes"] == list(CLASSES)
+    alone = dataclasses.replace(speech, split=np.where(speech.labels > 0, "train", speech.split))
+    with pytest.raises(
+        UserError, match="the validation split has pictures and clips of 1 labels, clips of 1; expected"
+    ):
+        training.train_speech_extractor(alone, image_dir, images, how, CPU, tmp_path / "m", tmp_path / "c", False)
+
+
 TRAINING_PROCESS = """
 import sys
 from pathlib import Path

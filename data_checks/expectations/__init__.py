@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from data_checks.expectations.suites import SUITES, Expectation
-from data_checks.expectations.validation import docs_page, validate_prepared, validate_raw
+from data_checks.expectations.validation import docs_page, validate_pairs, validate_prepared, validate_raw
 from data_checks.expectations.verdicts import Result, Verdict, read_verdict
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Verdict",
     "docs_page",
     "read_verdict",
+    "validate_pairs",
     "validate_prepared",
     "validate_raw",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import html
 import re
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_checks.comparisons.columns import LABEL_ERRORS, SIMILAR
+from data_checks.expectations.quarantine import QUARANTINE, RELEASED, how_to_release
 from data_checks.expectations.verdicts import Result, Verdict, read_verdict, write_verdict
 from ml.files import whole_file, whole_folder
 
@@ -25,13 +28,15 @@ ELSEWHERE = re.compile(
     re.DOTALL,
 )
 PICTURE = re.compile(r"url\(['\"]https?://[^)]*\)")
+LISTED = 200
 LOGO = re.compile(r'<img\b[^>]*\bsrc="https?://[^>]*>', re.DOTALL)
 
 
-def publish(site: Path, place: Path, source: str, suite: str, verdict: Verdict) -> None:
+def publish(site: Path, place: Path, source: str, suite: str, verdict: Verdict, listings: str = "") -> None:
     """Move the pages of one suite's site to `place`, able to be read offline, with an index of their own.
 
-    Beside them stands the verdict, from which the front page of all suites is written anew.
+    listings: HTML that follows the expectations. Beside the pages stands the verdict, from which the front page of all
+    suites is written anew.
     """
     root = place.parents[1]
     root.mkdir(parents=True, exist_ok=True)
@@ -41,7 +46,7 @@ def publish(site: Path, place: Path, source: str, suite: str, verdict: Verdict) 
         for page in folder.rglob("*.html"):
             page.write_text(offline(page.read_text(encoding="utf-8")), encoding="utf-8")
         write_verdict(folder, verdict)
-        (folder / "index.html").write_text(_suite_page(folder, source, suite, verdict), encoding="utf-8")
+        (folder / "index.html").write_text(_suite_page(folder, source, suite, verdict, listings), encoding="utf-8")
     with _alone(root):
         _write_front_page(root)
 
@@ -61,7 +66,7 @@ def offline(page: str) -> str:
     return page.replace("</body>", f"<script>{SCRIPT.read_text(encoding='utf-8')}</script></body>", 1)
 
 
-def _suite_page(folder: Path, source: str, suite: str, verdict: Verdict) -> str:
+def _suite_page(folder: Path, source: str, suite: str, verdict: Verdict, listings: str) -> str:
     links = {
         f"{page.relative_to(folder).parts[0]}: {page.relative_to(folder).parts[1].removesuffix('.html')}": page
         for page in sorted(folder.glob("*/**/*.html"))
@@ -73,9 +78,46 @@ def _suite_page(folder: Path, source: str, suite: str, verdict: Verdict) -> str:
         f'<p><a href="../../index.html">all data docs</a></p><h1>{source}: {suite}</h1>'
         f"<p>{_state(verdict)}, {verdict.rows} rows, {verdict.quarantined} set aside.</p>"
         f"<h2>Great Expectations</h2><ul>{listed}</ul><h2>Every expectation</h2>"
-        f'<table class="table">{head}{table}</table>'
+        f'<table class="table">{head}{table}</table>{listings}'
     )
     return _page(f"{source}: {suite}", body)
+
+
+def listings(validated: Path, source: str, modality: str) -> str:
+    """What a validated folder lists, as HTML: items set aside and released, near copies, likely label errors."""
+    import pyarrow.parquet as pq
+
+    aside, released, doubted, similar = (
+        pq.read_table(validated / name).to_pylist() for name in (QUARANTINE, RELEASED, LABEL_ERRORS, SIMILAR)
+    )
+    copies: dict[int, list[str]] = {}
+    for one in similar:
+        copies.setdefault(one["cluster"], []).append(one["id"])
+    return (
+        f'<h2 id="set-aside">Set aside</h2><p>{html.escape(how_to_release(source, modality))}</p>'
+        + _table(("preview", "id", "shard", "label", "reason"), aside)
+        + '<h2 id="released">Released</h2>'
+        + _table(("id", "shard", "label", "reason", "review"), released)
+        + '<h2 id="label-errors">Labels that are likely wrong</h2>'
+        + _table(("id", "shard", "label", "suggested", "quality"), doubted)
+        + '<h2 id="near-copies">Near copies, kept on one side of the split</h2>'
+        + _table(("near copies",), [{"near copies": ", ".join(ids)} for ids in copies.values()])
+    )
+
+
+def _table(columns: tuple[str, ...], rows: list[dict]) -> str:
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(row[name])}</td>' for name in columns)}</tr>" for row in rows[:LISTED])
+    more = f"<p>and {len(rows) - LISTED} more</p>" if len(rows) > LISTED else ""
+    return f'<table class="table"><tr>{head}</tr>{body}</table>{more}'
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bytes):
+        return f'<img alt="preview" height="64" src="data:image/png;base64,{base64.b64encode(value).decode()}">'
+    return "" if value is None else html.escape(str(value))
 
 
 def _write_front_page(root: Path) -> None:

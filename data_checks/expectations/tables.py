@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from data_checks.comparisons.columns import with_comparisons
+from data_checks.expectations.outliers import with_outliers
 from ml.config import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ SET_COLUMNS = (
     Derived("class_rows", ("label",), _class_rows),
     Derived("class_share_of_mean", ("label",), _share_of_mean),
     Derived("splits_with_content", ("content_sha256", "split"), lambda f: _distinct(f, "content_sha256", "split")),
+    Derived("splits_with_near_copy", ("cluster", "split"), lambda f: _distinct(f, "cluster", "split").fillna(1)),
     Derived("has_common_channels", ("channels",), _is_commonest("channels")),
     Derived("has_common_rate", ("sample_rate_hz",), _is_commonest("sample_rate_hz")),
     Derived(
@@ -90,7 +93,8 @@ def items_table(facts: Path) -> pd.DataFrame:
     if not facts.is_file():
         raise UserError(f"{facts}: expected measured facts, found none; run `dvc repro`")
     frame = pd.read_parquet(facts)
-    return _with(frame.assign(**{ROW: np.arange(len(frame))}), ITEM_COLUMNS)
+    numbered = with_comparisons(frame.assign(**{ROW: np.arange(len(frame))}), facts.stem)
+    return with_outliers(_with(numbered, ITEM_COLUMNS))
 
 
 def set_table(items: pd.DataFrame, set_aside: np.ndarray) -> pd.DataFrame:
@@ -103,8 +107,10 @@ def set_table(items: pd.DataFrame, set_aside: np.ndarray) -> pd.DataFrame:
 SPLITS = ("train", "validation", "gate", "test")
 
 
-def prepared_table(folder: Path, modality: str) -> tuple[pd.DataFrame, str]:
+def prepared_table(folder: Path, modality: str, near: Mapping[str, int]) -> tuple[pd.DataFrame, str]:
     """One row per prepared item, with what compares it with the others and with meta.json; and the raw data's digest.
+
+    near: the cluster of near copies of every item that is in one.
 
     Raises UserError where index.parquet, meta.json or the packed array cannot be read.
     """
@@ -115,7 +121,7 @@ def prepared_table(folder: Path, modality: str) -> tuple[pd.DataFrame, str]:
         index = pd.read_parquet(folder / "index.parquet")
         packed = np.load(folder / ("pixels.npy" if modality == "images" else "samples.npy"), mmap_mode="r")
         frame = _with_pixels(index, packed, meta) if modality == "images" else _with_clips(index, packed, meta)
-        return _compared(frame, meta), meta["raw_digest"]
+        return _compared(frame.assign(cluster=[near.get(name) for name in frame["id"]]), meta), meta["raw_digest"]
     except (OSError, ValueError, KeyError, TypeError) as fault:
         said = " ".join(str(fault).split())
         raise UserError(f"{folder}: cannot be read as prepared {modality}: {type(fault).__name__}: {said}") from None
@@ -167,6 +173,30 @@ def _compared(frame: pd.DataFrame, meta: dict) -> pd.DataFrame:
         label_known=known.astype(float),
         splits_present=frame.loc[frame["split"].isin(SPLITS), "split"].nunique(),
         classes_missing_in_split=len(classes) - _distinct(frame, "split", "label"),
+        classes_missing_in_train=len(classes) - frame.loc[frame["split"] == "train", "label"].nunique(),
         splits_with_group=_distinct(apart, "group", "split").fillna(1),
         splits_with_content=_distinct(frame, "content", "split"),
+        splits_with_near_copy=_distinct(frame, "cluster", "split").fillna(1),
     )
+
+
+def pairs_table(folders: Mapping[str, Path]) -> tuple[pd.DataFrame, str]:
+    """One row per label with how many of the prepared sets (by modality) have it, and both sets' digest.
+
+    Raises UserError where a set cannot be read.
+    """
+    import pandas as pd
+
+    classes, digests = {}, []
+    for modality, folder in folders.items():
+        try:
+            text = (folder / "meta.json").read_text(encoding="utf-8")
+            classes[modality] = set(json.loads(text)["classes"])
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            raise UserError(f"{folder}: cannot be read as prepared {modality}: {type(fault).__name__}") from None
+        digests.append(hashlib.sha256(text.encode()).hexdigest())
+    labels = sorted(set().union(*classes.values()))
+    frame = pd.DataFrame({"id": labels, **{name: [label in own for label in labels] for name, own in classes.items()}})
+    modalities = frame[list(folders)].sum(axis=1).astype(int)
+    frame = frame.assign(modalities=modalities, shared_labels=int((modalities == len(folders)).sum()))
+    return frame.assign(**{ROW: np.arange(len(frame))}), hashlib.sha256("".join(digests).encode()).hexdigest()

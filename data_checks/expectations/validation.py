@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from data_checks.comparisons.columns import clusters, write_comparisons
 from data_checks.expectations import data_docs, tables
+from data_checks.expectations.quarantine import NEVER_RELEASED, read_released, write_quarantine, write_released
 from data_checks.expectations.suites import KEPT_SHARE, MAX_SHARE, SUITES, Expectation
 from data_checks.expectations.verdicts import Result, Verdict, write_verdict
-from ml.config import Paths
+from ml.config import MODALITIES, Paths, UserError
 from ml.files import whole_folder
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
 SEVERITY = {"error": "critical", "warning": "warning"}
 EXAMPLES = 5
-QUARANTINE = "quarantine.parquet"
 
 
 class Judged(NamedTuple):
@@ -44,21 +46,29 @@ def validate_raw(paths: Paths, modality: str, max_quarantine_share: float) -> Ve
     Raises UserError where facts or raw shards are missing. A verdict that did not pass is an answer, not an error.
     """
     from ml.datasets import raw_digest
+    from ml.sources.shards import added_shards
 
     items = tables.items_table(paths.facts(modality))
     suite = SUITES[modality]
+    released = read_released(paths, modality, set(items["id"]))
     with _Project(paths, modality) as project:
         rows = [e for e in suite if e.row_level]
         judged = project.judge("items", rows, items, max_quarantine_share)
-        quarantine = _quarantine(items, rows, judged)
-        set_aside = np.isin(items[tables.ROW].to_numpy(), quarantine[tables.ROW].to_numpy())
+        failing = _failing(items, rows, judged)
+        _require_releasable(failing, released)
+        aside = [one for one in failing if one["id"] not in released]
+        judged |= _without_released(rows, judged, items, released, max_quarantine_share)
+        set_aside = np.isin(items[tables.ROW].to_numpy(), [one[tables.ROW] for one in aside])
         whole = tables.set_table(items, set_aside)
         judged |= project.judge("set", [e for e in suite if not e.row_level], whole, max_quarantine_share)
-        verdict = _verdict(suite, judged, raw_digest(paths.raw(modality)), len(quarantine), len(items))
-        project.publish(verdict)
-    with whole_folder(paths.validated(modality)) as folder:
-        _write_quarantine(quarantine, folder / QUARANTINE)
-        write_verdict(folder, verdict)
+        digest = raw_digest(paths.raw(modality), added_shards(paths, modality))
+        verdict = _verdict(suite, judged, digest, len(aside), len(items))
+        with whole_folder(paths.validated(modality)) as folder:
+            write_quarantine(aside, paths, modality, folder)
+            write_released([one for one in failing if one["id"] in released], released, folder)
+            write_comparisons(items, folder)
+            write_verdict(folder, verdict)
+        project.publish(verdict, data_docs.listings(paths.validated(modality), paths.source, modality))
     return verdict
 
 
@@ -68,12 +78,27 @@ def validate_prepared(paths: Paths, modality: str, folder: Path) -> Verdict:
     Raises UserError where the set cannot be read.
     """
     name = f"prepared_{modality}"
-    table, digest = tables.prepared_table(folder, modality)
+    validated = paths.validated(modality)
+    near = clusters(validated) if validated.is_dir() else {}
+    table, digest = tables.prepared_table(folder, modality, near)
     with _Project(paths, name) as project:
         judged = project.judge("set", SUITES[name], table, 0.0)
         verdict = _verdict(SUITES[name], judged, digest, 0, len(table))
         project.publish(verdict)
     write_verdict(folder, verdict)
+    return verdict
+
+
+def validate_pairs(paths: Paths) -> Verdict:
+    """Hold the suite "pairs" against the labels of both prepared sets; write its Data Docs.
+
+    Raises UserError where a prepared set cannot be read.
+    """
+    table, digest = tables.pairs_table({modality: paths.prepared(modality) for modality in MODALITIES})
+    with _Project(paths, "pairs") as project:
+        judged = project.judge("labels", SUITES["pairs"], table, 0.0)
+        verdict = _verdict(SUITES["pairs"], judged, digest, 0, len(table))
+        project.publish(verdict)
     return verdict
 
 
@@ -85,16 +110,45 @@ def _verdict(
     return Verdict(passed, digest, results, quarantined, rows)
 
 
-def _quarantine(items: pd.DataFrame, rows: Sequence[Expectation], judged: dict[str, Judged]) -> pd.DataFrame:
+def _failing(items: pd.DataFrame, rows: Sequence[Expectation], judged: dict[str, Judged]) -> list[dict]:
     """The items that failed a row-level expectation of severity "error", each with every reason."""
     reasons: dict[int, list[str]] = {}
     for expectation in rows:
         if expectation.severity == "error":
             for row in judged[expectation.name].failing.tolist():
                 reasons.setdefault(row, []).append(_said(expectation, items, row))
-    rows_aside = sorted(reasons)
+    places = sorted(reasons)
     keys = [key for key in (tables.ROW, "id", "label", "split", "shard") if key in items]
-    return items.iloc[rows_aside][keys].assign(reason=["; ".join(reasons[row]) for row in rows_aside])
+    found = items.iloc[places][keys].to_dict("records")
+    return [
+        {key: value if isinstance(value, str | int) else None for key, value in one.items()}
+        | {"reason": "; ".join(reasons[row])}
+        for row, one in zip(places, found, strict=True)
+    ]
+
+
+def _require_releasable(failing: list[dict], released: dict[str, str]) -> None:
+    for one in failing:
+        kinds = {said.split(" ")[0].partition("_")[2] for said in one["reason"].split("; ")}
+        if one["id"] in released and kinds & set(NEVER_RELEASED):
+            raise UserError(f"{one['id']}: cannot be released: {one['reason']}; take it out of the list, or repair it")
+
+
+def _without_released(
+    rows: Sequence[Expectation], judged: dict[str, Judged], items: pd.DataFrame, released: dict[str, str], share: float
+) -> dict[str, Judged]:
+    """What rows' expectations found, reviewed items no longer counted against them."""
+    if not released:
+        return {}
+    reviewed = items["id"].isin(list(released)).to_numpy()
+    changed = {}
+    for expectation in rows:
+        result, failing = judged[expectation.name]
+        left = failing[~reviewed[failing]]
+        if len(left) < len(failing):
+            held = len(left) <= share * len(items)
+            changed[expectation.name] = Judged(dataclasses.replace(result, success=held), left)
+    return changed
 
 
 def _said(expectation: Expectation, items: pd.DataFrame, row: int) -> str:
@@ -102,19 +156,6 @@ def _said(expectation: Expectation, items: pd.DataFrame, row: int) -> str:
     error = items["error"].iloc[row] if expectation.column == "decodable" and "error" in items else None
     observed = error if isinstance(error, str) else _jsonable(value)
     return f"{expectation.name} ({expectation.column} {observed}): {expectation.reason}"
-
-
-def _write_quarantine(quarantine: pd.DataFrame, place: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ("id", "label", "split", "shard", "reason")
-    schema = pa.schema([(column, pa.string()) for column in columns])
-    rows = [
-        {key: value if isinstance(value, str) else None for key, value in row.items() if key in columns}
-        for row in quarantine.to_dict("records")
-    ]
-    pq.write_table(pa.Table.from_pylist(rows, schema), place, compression="zstd")
 
 
 class _Project(contextlib.AbstractContextManager):
@@ -157,10 +198,11 @@ class _Project(contextlib.AbstractContextManager):
         found = {_name(result): result for result in validation.results}
         return {e.name: _judged(e, found[e.name]) for e in expectations}
 
-    def publish(self, verdict: Verdict) -> None:
+    def publish(self, verdict: Verdict, listings: str = "") -> None:
         """Put the Data Docs in their place, readable without a network."""
         site = self.folder / "gx" / "uncommitted" / "data_docs" / "local_site"
-        data_docs.publish(site, docs_page(self.paths, self.suite).parent, self.paths.source, self.suite, verdict)
+        place = docs_page(self.paths, self.suite).parent
+        data_docs.publish(site, place, self.paths.source, self.suite, verdict, listings)
         shutil.rmtree(site)
 
     def __exit__(self, kind, *_) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from ml.config import MODALITIES, SOURCES, Paths, UserError, load_settings, project_root
@@ -18,7 +19,8 @@ def main(arguments: list[str]) -> None:
     paths = Paths(root, source)
     match action:
         case "prepare":
-            prepare(paths, modality, load_settings(root).data)
+            folder = prepare(paths, modality, load_settings(root).data)
+            print(f"{source} {modality} split {json.loads((folder / 'meta.json').read_text())['split_about']}")
         case "publish":
             publish_prepared(paths, modality)
         case _:

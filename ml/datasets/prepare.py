@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from ml import media
 from ml.config import Data, Paths, UserError
 from ml.datasets.sets import raw_digest, require_validated
 from ml.datasets.splits import SPLITS, Division, Row, Shares, divide
 from ml.files import beside, empty_beside, publish, sha256_of, write_json
+from ml.sources.shards import added_shards, item_batches
+from ml.workers import in_order
 
 LARGEST_SIDE = 64
 HIGHEST_RATE_HZ = 16000
 KEYS = ("id", "content_sha256", "label", "split", "group")  # facts that make a Row
 SHAPE = {"images": ("width_px", "height_px", "channels"), "audio": ("sample_rate_hz",)}
-BATCH_ROWS = 500
-PART_ROWS = 50  # decoded by one thread at a time; one by one the threads' hand-over costs as much as the work
+BATCH_ROWS, BATCH_BYTES = 500, 1 << 20  # encoded items that are decoded together
 
 
 class ArrayFile:
@@ -57,11 +58,11 @@ def prepare(paths: Paths, modality: str, data: Data) -> Path:
 
     Raises UserError unless the raw shards passed validation, and where they cannot be decoded or divided.
     """
-    digest = raw_digest(paths.raw(modality))
+    digest = raw_digest(paths.raw(modality), added_shards(paths, modality))
     require_validated(paths, modality, digest)
     facts = _accepted_facts(paths, modality)
     shares = Shares(data.validation_share, data.gate_share, data.test_share)
-    division = divide(_rows(facts), shares, data.seed)
+    division = divide(_rows(facts, _near_copies(paths, modality)), shares, data.seed)
     folder = empty_beside(paths.prepared(modality))
     pack = {"images": _pack_pictures, "audio": _pack_recordings}[modality]
     columns, described = pack(folder, paths, facts, data)
@@ -91,13 +92,35 @@ def publish_prepared(paths: Paths, modality: str) -> None:
 
 def _accepted_facts(paths: Paths, modality: str) -> pa.Table:
     facts = pq.read_table(paths.facts(modality), columns=[*KEYS, *SHAPE[modality]])
-    held = set(pq.read_table(paths.validated(modality) / "quarantine.parquet", columns=["id"])["id"].to_pylist())
-    return facts.filter(pa.array([name not in held for name in facts["id"].to_pylist()], pa.bool_()))
+    return facts.filter(_outside(facts["id"], _held(paths, modality)))
 
 
-def _rows(facts: pa.Table) -> list[Row]:
+def _held(paths: Paths, modality: str) -> pa.Array:
+    """The ids that validation set aside."""
+    return pq.read_table(paths.validated(modality) / "quarantine.parquet", columns=["id"])["id"].combine_chunks()
+
+
+def _outside(ids: pa.Array | pa.ChunkedArray, held: pa.Array) -> pa.Array | pa.ChunkedArray:
+    return pc.invert(pc.is_in(ids, value_set=held))  # type: ignore[attr-defined]
+
+
+def _rows(facts: pa.Table, near: dict[str, int]) -> list[Row]:
+    """What decides each item's split; near copies have the content of the first of them, so that they fall together."""
+    first: dict[int, str] = {}
     columns = (facts[name].to_pylist() for name in KEYS)
-    return [Row(*values) for values in zip(*columns, strict=True)]
+    rows = [Row(*values) for values in zip(*columns, strict=True)]
+    return [
+        replace(row, content=first.setdefault(near[row.id], row.content)) if row.id in near else row for row in rows
+    ]
+
+
+def _near_copies(paths: Paths, modality: str) -> dict[str, int]:
+    """The cluster of every item that validation found to be a near copy of another."""
+    file = paths.validated(modality) / "similar.parquet"
+    if not file.is_file():
+        raise UserError(f"{file}: expected the clusters of near copies, found none; run `dvc repro`")
+    found = pq.read_table(file, columns=["id", "cluster"])
+    return dict(zip(found["id"].to_pylist(), found["cluster"].to_pylist(), strict=True))
 
 
 def _write_index(folder: Path, facts: pa.Table, division: Division, columns: dict[str, list[int]]) -> None:
@@ -110,17 +133,9 @@ def _write_index(folder: Path, facts: pa.Table, division: Division, columns: dic
 def _pack_pictures(folder: Path, paths: Paths, facts: pa.Table, data: Data) -> tuple[dict, dict]:
     longer = np.maximum(facts["width_px"].to_numpy(), facts["height_px"].to_numpy())
     side = data.image_side or min(int(np.median(longer)), LARGEST_SIDE)
-    channels = int(max(facts["channels"].to_pylist()))
-
-    def decode(name: str, content: bytes) -> np.ndarray:
-        pixels = media.decode_picture(content, name=name)
-        return media.resize_square(np.repeat(pixels, channels // pixels.shape[2], axis=2), side)
-
-    with (folder / "pixels.npy").open("wb") as file:
-        array = ArrayFile(file, np.uint8, (side, side, channels))
-        for batch in _decoded(paths, "images", facts, decode):
-            array.append(np.stack(batch))
-        array.finish()
+    channels = pc.max(facts["channels"]).as_py()  # type: ignore[attr-defined]
+    about = f"{paths.source} prepared images"
+    pack_pictures(folder / "pixels.npy", _batches(paths, "images", facts), len(facts), side, channels, about)
     return {}, {"side": side, "channels": channels}
 
 
@@ -128,45 +143,73 @@ def _pack_recordings(folder: Path, paths: Paths, facts: pa.Table, data: Data) ->
     counted = Counter(facts["sample_rate_hz"].to_pylist())
     common_hz = max(counted, key=lambda hz: (counted[hz], hz))
     rate_hz = data.sample_rate_hz or min(common_hz, HIGHEST_RATE_HZ)
-    lengths: list[int] = []
-
-    def decode(name: str, content: bytes) -> np.ndarray:
-        waveform, own_hz = media.decode_recording(content, name=name)
-        return media.to_int16(media.resample(waveform, own_hz, rate_hz))
-
-    with (folder / "samples.npy").open("wb") as file:
-        array = ArrayFile(file, np.int16)
-        for batch in _decoded(paths, "audio", facts, decode):
-            lengths += [len(clip) for clip in batch]
-            array.append(np.concatenate(batch))
-        array.finish()
+    about = f"{paths.source} prepared audio"
+    lengths = pack_recordings(folder / "samples.npy", _batches(paths, "audio", facts), len(facts), rate_hz, about)
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()
     return {"offset": offsets, "length": lengths}, {"sample_rate_hz": rate_hz}
 
 
-def _decoded(
-    paths: Paths, modality: str, facts: pa.Table, decode: Callable[[str, bytes], np.ndarray]
-) -> Iterator[list[np.ndarray]]:
-    """The accepted items in the order of the facts, decoded in batches on every core."""
-    wanted = facts["id"].to_pylist()
-    seen = 0
-    bar = tqdm(total=len(wanted), desc=f"{paths.source} prepared {modality}", unit="", disable=None)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for batch in _batches(paths.raw(modality), set(wanted)):
-            if [name for name, _ in batch] != wanted[seen : seen + len(batch)]:
-                raise UserError(f"{paths.facts(modality)}: its rows are not those of the shards; run `dvc repro`")
-            parts = [batch[at : at + PART_ROWS] for at in range(0, len(batch), PART_ROWS)]
-            decoded = pool.map(lambda part: [decode(name, content) for name, content in part], parts)
-            yield [item for part in decoded for item in part]
-            seen += len(batch)
-            bar.update(len(batch))
+def pack_pictures(
+    place: Path, batches: Iterable[pa.RecordBatch], rows: int, side: int, channels: int, about: str
+) -> None:
+    """Decode batches of encoded pictures (columns id, bytes) into one array, uint8 (rows, side, side, channels).
+
+    Raises UserError naming the picture that cannot be decoded.
+    """
+    with place.open("wb") as file:
+        array = ArrayFile(file, np.uint8, (side, side, channels))
+        for pictures in in_order(partial(_pictures, side=side, channels=channels), batches, rows, about):
+            array.append(pictures)
+        array.finish()
 
 
-def _batches(folder: Path, accepted: set[str]) -> Iterator[list[tuple[str, bytes]]]:
-    """Names and bytes of the accepted items, some hundred at a time."""
-    for shard in sorted(folder.glob("*.parquet")):
-        with pq.ParquetFile(shard) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=["id", "bytes"]):
-                rows = zip(batch["id"].to_pylist(), batch["bytes"].to_pylist(), strict=True)
-                if kept := [row for row in rows if row[0] in accepted]:
-                    yield kept
+def pack_recordings(place: Path, batches: Iterable[pa.RecordBatch], rows: int, rate_hz: int, about: str) -> list[int]:
+    """Decode batches of encoded recordings (columns id, bytes) one behind the other into one array, int16 (total,).
+
+    Returns the samples of each. Raises UserError naming the recording that cannot be decoded.
+    """
+    lengths: list[int] = []
+    with place.open("wb") as file:
+        array = ArrayFile(file, np.int16)
+        for samples, counts in in_order(partial(_recordings, rate_hz=rate_hz), batches, rows, about):
+            array.append(samples)
+            lengths += counts
+        array.finish()
+    return lengths
+
+
+def _pictures(items: pa.RecordBatch, side: int, channels: int) -> np.ndarray:
+    """The pictures of encoded items as uint8 (n, side, side, channels)."""
+    pictures = np.empty((len(items), side, side, channels), np.uint8)
+    for place, (name, content) in enumerate(_named(items)):
+        # grey fills every channel of a set that has colour
+        pictures[place] = media.resize_square(media.decode_picture(content, name=name), side)
+    return pictures
+
+
+def _recordings(items: pa.RecordBatch, rate_hz: int) -> tuple[np.ndarray, list[int]]:
+    """The recordings of encoded items one behind the other, int16 (total,), and the samples of each."""
+    clips = []
+    for name, content in _named(items):
+        waveform, own_hz = media.decode_recording(content, name=name)
+        clips.append(media.to_int16(media.resample(waveform, own_hz, rate_hz)))
+    return np.concatenate(clips), [len(clip) for clip in clips]
+
+
+def _named(items: pa.RecordBatch) -> Iterator[tuple[str, bytes]]:
+    yield from zip(items["id"].to_pylist(), items["bytes"].to_pylist(), strict=True)
+
+
+def _batches(paths: Paths, modality: str, facts: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Ids and bytes of the accepted items, some hundred at a time."""
+    held, seen = _held(paths, modality), 0
+    for _, stored in item_batches(paths, modality, ("id", "bytes"), BATCH_ROWS, BATCH_BYTES):
+        batch = stored.filter(_outside(stored["id"], held))
+        expected = facts["id"].slice(seen, len(batch))
+        if not expected.equals(pa.chunked_array([batch["id"]])):
+            raise UserError(f"{paths.facts(modality)}: its rows are not those of the shards; run `dvc repro`")
+        seen += len(batch)
+        if len(batch):
+            yield batch
+    if seen != len(facts):
+        raise UserError(f"{paths.facts(modality)}: its rows are not those of the shards; run `dvc repro`")

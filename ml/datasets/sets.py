@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,12 +67,13 @@ def _rows(whole, kept: np.ndarray, columns: tuple[str, ...]):
     return replace(whole, **{column: getattr(whole, column)[kept] for column in columns})
 
 
-def raw_digest(folder: Path) -> str:
-    """SHA-256 over the names and SHA-256 of the Parquet shards of a raw folder, in order of their names."""
+def raw_digest(folder: Path, added: Sequence[Path] = ()) -> str:
+    """SHA-256 over the names and SHA-256 of the Parquet shards of a raw folder, then of those added to it, in order."""
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise UserError(f"{folder}: holds no shards; run `dvc repro` for this source first")
-    return hashlib.sha256("".join(f"{sha256_of(file)}  {file.name}\n" for file in files).encode()).hexdigest()
+    lines = (f"{sha256_of(file)}  {file.name}\n" for file in [*files, *added])
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def require_validated(paths: Paths, modality: str, digest: str) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ml.config import UserError
 
 SPLITS = ("train", "validation", "gate", "test")
+FIRST = ("train", "test", "validation", "gate")  # what a label gets that has too few groups or items for all four
 MANY_GROUPS = 50  # from here on every group draws for itself, so none moves when others arrive
 FEWEST_GROUPS = 4  # one for each split
 MANY_OF_A_LABEL = 100
+LARGE_SHARE = 0.25  # a group of more than this share of the items learns, whatever it drew; it would be most of a split
+GAPS_SHOWN = 3
 RECORDING_INDEX = re.compile(r"_(\d+)$")
 
 
@@ -52,7 +55,9 @@ def divide(rows: Sequence[Row], shares: Shares, seed: int) -> Division:
     """Split rows: the publisher's test stays test, the rest is divided by the finest rule the data allow.
 
     Groups (speakers, writers) stay on one side where there are at least four that no published test shares. Items with
-    equal content always fall together. Raises UserError where a split comes out empty.
+    equal content always fall together. Where every label can stand in every split it does, if need be by moving whole
+    groups out of train; where a label has too few groups or items it learns first, and `about` says what is missing.
+    Raises UserError where a split comes out empty.
     """
     published = any(row.published == "test" for row in rows)
     if published:
@@ -60,12 +65,28 @@ def divide(rows: Sequence[Row], shares: Shares, seed: int) -> Division:
     rest = [row for row in rows if row.published != "test"]
     drawn, rule, about = _divide_rest(rest, rows, shares, seed)
     splits = ["test" if row.published == "test" else drawn[_key(row)] for row in rows]
-    if missing := [split for split in SPLITS if split not in splits]:
+    if missing := [split for split in FIRST if split not in splits]:
         raise UserError(
             f"{len(rows)} items leave the split {missing[0]} empty; expected about 20 of every label, "
             "add more or try another data.seed"
         )
-    return Division(splits, rule, ("the publisher's test, the rest " if published else "") + about)
+    return Division(
+        splits, rule, ("the publisher's test, the rest " if published else "") + about + _gaps(rows, splits)
+    )
+
+
+def _gaps(rows: Sequence[Row], splits: Sequence[str]) -> str:
+    """The labels that some split lacks, for a person; nothing where there are none."""
+    where = defaultdict(set)
+    for row, split in zip(rows, splits, strict=True):
+        where[row.label].add(split)
+    gaps = [
+        f"{label!r} only in {' and '.join(split for split in FIRST if split in there)}"
+        for label, there in sorted(where.items())
+        if len(there) < len(SPLITS)
+    ]
+    more = f" and {len(gaps) - GAPS_SHOWN} labels more" if len(gaps) > GAPS_SHOWN else ""
+    return f"; too few to fill every split: {', '.join(gaps[:GAPS_SHOWN])}{more}" if gaps else ""
 
 
 def _divide_rest(rest: list[Row], rows: Sequence[Row], shares: Shares, seed: int) -> tuple[dict[str, str], str, str]:
@@ -74,13 +95,14 @@ def _divide_rest(rest: list[Row], rows: Sequence[Row], shares: Shares, seed: int
     if tested & set(groups):
         about = "by recording index, because the groups of that test are in the rest too"
         return _by_index(rest, shares, seed), "shared_groups", about
-    if len(groups) >= MANY_GROUPS:
-        return _by_group(rest, shares, seed), "groups", "by group, each drawn for itself"
+    alone = f"{len(groups)} groups cannot fill four splits"
     if len(groups) >= FEWEST_GROUPS:
-        return _by_few_groups(rest, groups, shares, seed), "groups", "by group, cut in the order of their draw"
+        how = "each drawn for itself" if len(groups) >= MANY_GROUPS else "cut in the order of their draw"
+        if drawn := _by_group(rest, groups, shares, seed):
+            return drawn, "groups", f"by group, {how}"
+        alone = "its groups have labels of their own, and by group some label would never be learnt"
     if groups:
-        about = f"by item within each label, because {len(groups)} groups cannot fill four splits"
-        return _by_item(rest, shares, seed), "shared_groups", about
+        return _by_item(rest, shares, seed), "shared_groups", f"by item within each label, because {alone}"
     return _by_item(rest, shares, seed), "items", "by item within each label"
 
 
@@ -88,16 +110,79 @@ def _key(row: Row) -> str:
     return f"{row.group or ''}\0{row.content}\0{row.id}"
 
 
-def _by_group(rest: list[Row], shares: Shares, seed: int) -> dict[str, str]:
-    return {_key(row): _threshold(draw(seed, row.group or row.content), shares) for row in rest}
+def _by_group(rest: list[Row], groups: list[str], shares: Shares, seed: int) -> dict[str, str] | None:
+    """Every group on one side; an item whose group is unknown stands for itself and is drawn by content.
+
+    None where that leaves a split empty or a label out of train.
+    """
+    sizes = Counter(row.group for row in rest if row.group)
+    large = {group for group in groups if sizes[group] > LARGE_SHARE * sizes.total()}
+    if len(groups) >= MANY_GROUPS:
+        split_of = {g: "train" if g in large else _threshold(draw(seed, g), shares) for g in groups}
+    else:
+        split_of = _ranked(groups, shares, seed, {group: sizes[group] for group in large})
+    split_of |= {_unit(row): _threshold(draw(seed, row.content), shares) for row in rest if not row.group}
+    if (filled := _filled(rest, split_of, shares, seed)) is None:
+        return None
+    return {_key(row): filled[_unit(row)] for row in rest}
 
 
-def _by_few_groups(rest: list[Row], groups: list[str], shares: Shares, seed: int) -> dict[str, str]:
-    """Every split gets at least one group; an item whose group is unknown is drawn by content."""
-    split_of = _ranked(groups, shares, seed)
-    return {
-        _key(row): split_of[row.group] if row.group else _threshold(draw(seed, row.content), shares) for row in rest
-    }
+def _unit(row: Row) -> str:
+    """What is never divided: a group, or a content whose group is unknown."""
+    return row.group or f"\0{row.content}"
+
+
+def _filled(rest: list[Row], drawn: Mapping[str, str], shares: Shares, seed: int) -> dict[str, str] | None:
+    """The split of every unit after units were moved to where a label is missing, the smallest first.
+
+    A move to train may take a label out of another split, for what never learns cannot be judged; no other move may.
+    None where a split stays empty or a label out of train.
+    """
+    split_of, sizes, labels = dict(drawn), Counter(_unit(row) for row in rest), defaultdict(set)
+    for row in rest:
+        labels[_unit(row)].add(row.label)
+    holders = Holders(split_of, labels)
+    wanted = [split for split in FIRST if split != "test" or shares.test > 0]  # else the publisher's
+    for split in wanted:
+        for label in holders.missing(split):
+            able = [unit for unit in holders.of(label) if holders.may_leave(unit, split)]
+            order = sorted(able, key=lambda u: (split_of[u] != "train", sizes[u], draw(seed, u)))
+            if order:
+                holders.move(order[0], split)
+    whole = set(wanted) <= set(split_of.values()) and not list(holders.missing("train"))
+    return split_of if whole else None
+
+
+class Holders:
+    """Which units (groups, lone contents) hold which label in which split; `move` changes `split_of` itself."""
+
+    def __init__(self, split_of: dict[str, str], labels: Mapping[str, set[str]]):
+        self._split_of, self._labels = split_of, labels
+        self._units = defaultdict(set)
+        for unit, own in labels.items():
+            for label in own:
+                self._units[label].add(unit)
+        self._count = Counter((label, split_of[unit]) for unit, own in labels.items() for label in own)
+
+    def missing(self, split: str) -> Iterator[str]:
+        """Labels that this split lacks when their turn comes, those of the fewest units first."""
+        for label in sorted(self._units, key=lambda label: (len(self._units[label]), label)):
+            if not self._count[label, split]:
+                yield label
+
+    def of(self, label: str) -> set[str]:
+        return self._units[label]
+
+    def may_leave(self, unit: str, to: str) -> bool:
+        """Whether it is to learn, or its split has other units of each of its labels."""
+        at = self._split_of[unit]
+        return to == "train" or all(self._count[label, at] > 1 for label in self._labels[unit])
+
+    def move(self, unit: str, to: str) -> None:
+        at, self._split_of[unit] = self._split_of[unit], to
+        for label in self._labels[unit]:
+            self._count[label, at] -= 1
+            self._count[label, to] += 1
 
 
 def _by_index(rest: list[Row], shares: Shares, seed: int) -> dict[str, str]:
@@ -142,9 +227,15 @@ def _threshold(number: float, shares: Shares) -> str:
     return "gate" if number < shares.test + shares.validation + shares.gate else "train"
 
 
-def _ranked(keys: Sequence[str], shares: Shares, seed: int) -> dict[str, str]:
-    """Keys in order of their draw, cut by the shares; a share above 0 gets at least one, and train keeps the rest."""
-    order = sorted(keys, key=lambda key: draw(seed, key))
+def _ranked(keys: Sequence[str], shares: Shares, seed: int, large: Mapping[str, int] | None = None) -> dict[str, str]:
+    """Keys in order of their draw, cut by the shares; a share above 0 gets at least one, and train keeps the rest.
+
+    large: sizes of the keys that come last, into train where others are enough. Too few keys learn first.
+    """
+    last = large or {}
+    order = sorted(keys, key=lambda key: (last.get(key, 0), draw(seed, key)))
     sizes = {"test": shares.test, "validation": shares.validation, "gate": shares.gate}
     cut = [split for split, share in sizes.items() if share > 0 for _ in range(max(1, round(share * len(keys))))]
+    if len(keys) <= len(sizes):
+        cut.insert(0, "train")
     return {key: cut[place] if place < len(cut) else "train" for place, key in enumerate(order)}

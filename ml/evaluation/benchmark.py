@@ -52,7 +52,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class Headline:
-    """Per scene of two words at 0 dB, arrays (n,): gains in dB, which words were right, which swaps succeeded."""
+    """Per scene of two words at 0 dB, arrays (n,): gains in dB, which words were right, which swaps succeeded.
+
+    swapped: only of the scenes whose other word has a picture.
+    """
 
     gains_db: np.ndarray
     unseen: np.ndarray
@@ -107,13 +110,16 @@ def headline(bench: Bench, n: int, trained_on: set[str], advance: Advance) -> He
     plan = headline_plan(bench, "full", n)
     ask = bench.predictor.queries
     shown = ask(bench.predictor.classify_images(bench.pictures(plan.queries)))
-    swapped = ask(bench.predictor.classify_images(bench.pictures(other_words(bench.speech, plan))))
+    others = other_words(bench.speech, plan)
+    pictured = np.isin(others, [bench.speech.classes.index(label) for label in bench.labels])
+    swapped = ask(bench.predictor.classify_images(bench.pictures(np.where(pictured, others, plan.queries))))
     parts = [_headline_part(bench, scene, shown[rows], swapped[rows]) for scene, rows in rendered(bench, plan, advance)]
     groups = bench.speech.group[plan.clips]  # (n, words)
     unseen = np.isin(groups, [*trained_on, ""], invert=True).all(axis=1)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "others_db"}
-    others = {name: np.concatenate([part["others_db"][name] for part in parts]) for name in parts[0]["others_db"]}
-    return Headline(**joined, unseen=np.asarray(unseen), others_db=others)
+    joined["swapped"] = joined["swapped"][pictured]
+    others_db = {name: np.concatenate([part["others_db"][name] for part in parts]) for name in parts[0]["others_db"]}
+    return Headline(**joined, unseen=np.asarray(unseen), others_db=others_db)
 
 
 def other_words(speech: SpeechSet, plan: scenes.ScenePlan) -> np.ndarray:

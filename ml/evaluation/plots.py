@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from ml.evaluation.examples import Example
 from ml.evaluation.metrics import reliability
@@ -25,6 +26,13 @@ def save(figure: Figure, file: Path) -> Path:
     return file
 
 
+def drawable(text: str) -> str:
+    """The text with every sign that the plots' font lacks as its number, so that two labels stay two: 寺 as U+5BFA."""
+    font = get_font(findfont("DejaVu Sans"))
+    shown = "".join(sign if font.get_char_index(ord(sign)) else f"U+{ord(sign):04X} " for sign in text).strip()
+    return shown.replace("$", r"\$")  # two of them would be a formula
+
+
 def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Counts of true class (rows) against predicted class (columns); labels and predicted (n,) index `classes`."""
     count = len(classes)
@@ -36,8 +44,9 @@ def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     for row, column in zip(*np.nonzero(table), strict=True):
         shade = "white" if table[row, column] > table.max() / 8 else "black"
         axes.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=shade)
-    axes.set_xticks(range(count), classes, rotation=60)
-    axes.set_yticks(range(count), classes)
+    names = [drawable(name) for name in classes]
+    axes.set_xticks(range(count), names, rotation=60)
+    axes.set_yticks(range(count), names)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
@@ -101,7 +110,7 @@ def extraction_figure(example: Example) -> Figure:
     left, right = cast(np.ndarray, figure.subfigures(1, 2, width_ratios=(1, 3.4)))
     axes = left.subplots()
     axes.imshow(example.picture.squeeze(), cmap="gray")
-    axes.set_title(f"pictured: {example.label}\nheard: {example.heard or 'nothing'}", fontsize=10)
+    axes.set_title(f"pictured: {drawable(example.label)}\nheard: {drawable(example.heard or 'nothing')}", fontsize=10)
     axes.axis("off")
     waveforms = {"mixture": example.mixture, "target": example.target, "estimate": example.estimate}
     for axes, (name, waveform) in zip(right.subplots(3, 1, sharex=True), waveforms.items(), strict=True):

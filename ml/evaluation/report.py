@@ -11,7 +11,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ml import media
-from ml.config import SPEECH_KINDS, Settings
+from ml.config import SPEECH_KINDS, Settings, UserError
 from ml.datasets import ImageSet, SpeechSet
 from ml.evaluation import benchmark, metrics, plots, recognition
 from ml.evaluation.benchmark import Advance, Bench
@@ -105,16 +105,22 @@ def golden_requests(
 ) -> list[GoldenRequest]:
     """Four validation pictures and recordings with the answers of three models, to be stored in their bundle.
 
-    Three of the recordings say what is pictured, the last one says another word.
+    Three of the recordings say what is pictured, the last one says another word. Raises UserError where validation has
+    both a picture and a recording of no label at all.
     """
     predictor = Predictor.from_models(image, speech_model, extractor)
     images, speech = images.where("validation"), speech.where("validation")
     names = np.array(images.classes)[images.labels]
     spoken = np.array(speech.classes)[speech.labels]
+    both = [label for label in predictor.labels if label in names and label in spoken]
+    if not both:
+        raise UserError(
+            "golden requests: no label has both a picture and a recording in the validation split; add some"
+        )
     goldens = []
     for number in range(GOLDENS):
-        label = predictor.labels[number % len(predictor.labels)]
-        said = label if number < GOLDENS - 1 else predictor.labels[(number + 1) % len(predictor.labels)]
+        label = both[number % len(both)]
+        said = label if number < GOLDENS - 1 else both[(number + 1) % len(both)]
         picture = images.pixels[np.flatnonzero(names == label)[0]]
         clip = speech.clip(int(np.flatnonzero(spoken == said)[0]))
         wav = media.encode_wav(clip, speech.sample_rate_hz)
@@ -216,7 +222,7 @@ def _extraction_section(
         "boundary_error_ms_median": None,
         "localisation_map": None,
         **(benchmark.presence_figures(found) | benchmark.place_figures(found) if found else {}),
-        "image_swap_success": float(heads.swapped.mean()) if heads else None,
+        "image_swap_success": float(heads.swapped.mean()) if heads and len(heads.swapped) else None,
         "parameters": card["parameters"],
         "real_time_factor": real_time_factor,
         "train_s": card["train_s"],

@@ -8,20 +8,24 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class PicturedObject:
+class Guess:
     label: str
     probability: float
+
+
+@dataclass(frozen=True)
+class PicturedObject(Guess):
     box: tuple[int, int, int, int]  # x0, y0, x1, y1; the last two are exclusive
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What is pictured; what the probabilities lack to 1 is the probability of nothing known."""
+class Word(Guess):
+    start_s: float
+    end_s: float
 
-    label: str | None
-    probabilities: dict[str, float]
-    objects: list[PicturedObject]
-    embedding: np.ndarray  # (d,) float32
+
+class Heard(Guess):
+    """The word that a separated sound says."""
 
 
 @dataclass(frozen=True)
@@ -32,37 +36,44 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Word:
-    label: str
-    probability: float
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """Which word a recording says as a whole (None: it is silent), and which words it holds, in order of time."""
+class Classification:
+    """The likeliest label, None where there is nothing to name; embedding (d,) float32."""
 
     label: str | None
     probabilities: dict[str, float]
+    embedding: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture(Classification):
+    """What is pictured; what the probabilities lack to 1 is the probability of nothing known."""
+
+    objects: list[PicturedObject]
+
+
+@dataclass(frozen=True)
+class Recognition(Classification):
+    """Which word a recording says as a whole (None: it is silent), and which words it holds, in order of time."""
+
     words: list[Word]
-    embedding: np.ndarray  # (d,) float32
 
 
 @dataclass(frozen=True)
-class Heard:
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """The pictured word's own sound, of the recording's length, rate and level; all zeros where it is absent."""
+class Finding:
+    """Whether and when a recording of `duration_s` says what is pictured."""
 
     pictured: Picture
     present: bool
     presence: float
     intervals: list[Interval]
     heard: Heard | None
-    estimate: np.ndarray  # (samples,) float32
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Extraction(Finding):
+    """With the pictured word's own sound (samples,) float32, of the recording's length, rate and level; all zeros
+    where it is absent."""
+
+    estimate: np.ndarray
     rate_hz: int

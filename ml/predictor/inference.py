@@ -2,73 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from ml import media, models
+from ml import media
 from ml.config import UserError
-from ml.extraction import load_extractor, query_of
-from ml.features import LogMel, to_pictures
-from ml.models import ImageCNN, SpeechCNN, SpeechRecurrent
-from ml.predictor.answers import Extraction, Heard, Interval, Picture, PicturedObject, Recognition, Word
+from ml.extraction import query_of
+from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, PicturedObject, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
-from ml.predictor.locating import IntervalRule, active_intervals, ink_box, without_conflicts
+from ml.predictor.classifying import PictureClassifier, SpeechClassifier, checked_picture
+from ml.predictor.locating import IntervalRule, IntervalTracker, active_intervals, ink_box, without_conflicts
+from ml.predictor.separating import Separated, Separator
+from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
 
-IMAGE_KINDS = {"image_cnn": ImageCNN}
-SPEECH_KINDS = {f"speech_{kind}": model for kind, model in models.SPEECH_MODELS.items()}
-SILENCE = 1 / 32768  # peak below one step of 16 bits
-PICTURES_PER_PASS = 256
-CLIPS_PER_PASS = 32
-SAMPLES_PER_PASS = 512_000
 GOLDEN_TOLERANCE = 1e-4
 GOLDEN_SAMPLES = 64
-
-
-@dataclass(frozen=True)
-class Separated:
-    """What the extractor finds before any word is judged present or absent.
-
-    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and activity (n, frames)
-    probabilities.
-    """
-
-    estimates: np.ndarray
-    presence: np.ndarray
-    activity: np.ndarray
 
 
 class Predictor:
     """Answers about pictures and recordings with three models; keeps no state between calls, so threads may share it.
 
-    Pictures are uint8 (h, w, c) of any size, grey or RGB; recordings float32 (samples,) of one channel at any rate.
-    Decoding happens outside (ml.media). An answer is the same alone and in a batch, within 1e-5.
+    Pictures are uint8 (h, w, c) of any size, grey or RGB; recordings float32 (samples,) of one channel at any rate, of
+    any length. Decoding happens outside (ml.media). An answer is the same alone and in a batch, within 1e-5; and the
+    same in one piece and block by block, within 1e-4.
     """
 
     def __init__(
         self, image: Path, speech: Path, extractor: Path, digest: str, device: str, goldens: Sequence[GoldenRequest]
     ):
-        eye, image_card = models.load_model(Path(image), device, IMAGE_KINDS)
-        ear, speech_card = models.load_model(Path(speech), device, SPEECH_KINDS)
-        self._image, self._speech = cast(ImageCNN, eye), cast(SpeechCNN | SpeechRecurrent, ear)
-        self._extractor, extractor_card = load_extractor(Path(extractor), device)
-        self.cards = dict(zip(PARTS, (image_card, speech_card, extractor_card), strict=True))
+        self._see, self._hear = PictureClassifier(image, device), SpeechClassifier(speech, device)
+        self._separator = Separator(extractor, device)
+        cards = self._see.card, self._hear.card, self._separator.card
+        self.cards = dict(zip(PARTS, cards, strict=True))
         self.digest, self.device = digest, device
-        self.image_classes: tuple[str, ...] = tuple(image_card["classes"])
-        self.speech_classes: tuple[str, ...] = tuple(speech_card["classes"])
-        self.labels: tuple[str, ...] = self._extractor.labels
-        self.sample_rate_hz: int = self._extractor.sample_rate_hz
-        self.hop_s = self._extractor.hop_samples / self.sample_rate_hz
-        self.presence_threshold: float = extractor_card["presence_threshold"]
-        self._rule = IntervalRule.of(extractor_card["activity_threshold"])
-        self._log_mel = LogMel(speech_card["sample_rate_hz"], speech_card["arguments"]["n_mels"]).to(device)
+        self.image_classes: tuple[str, ...] = tuple(self._see.card["classes"])
+        self.speech_classes: tuple[str, ...] = tuple(self._hear.card["classes"])
+        self.labels: tuple[str, ...] = self._separator.labels
+        self.sample_rate_hz: int = self._separator.sample_rate_hz
+        self.hop_s = self._separator.hop_s
+        self.presence_threshold: float = self._separator.card["presence_threshold"]
+        self._rule = IntervalRule.of(self._separator.card["activity_threshold"])
         self._goldens = tuple(goldens)
-        self._require_one_rate(speech_card["sample_rate_hz"])
+        self._require_one_rate(self._hear.card["sample_rate_hz"])
 
     @classmethod
     def from_models(cls, image: Path, speech: Path, extractor: Path, device: str = "cpu") -> Predictor:
@@ -98,20 +76,11 @@ class Predictor:
         label = self.image_classes[best] if best < len(self.image_classes) else None
         box = ink_box(pixels)
         objects = [PicturedObject(label, probabilities[label], box)] if label is not None and box is not None else []
-        return Picture(label, probabilities, objects, embeddings[0])
+        return Picture(label, probabilities, embeddings[0], objects)
 
     def recognize_speech(self, waveform: np.ndarray, rate_hz: int) -> Recognition:
-        """Which word a recording (samples,) says as a whole, and every word that the extractor finds in it.
-
-        A silent recording has no label, equal probabilities and no words.
-        """
-        sound = self.at_model_rate(waveform, rate_hz)
-        posteriors, embeddings = self._hear([sound])
-        silent = _is_silent(sound)
-        shares = np.full_like(posteriors[0], 1 / posteriors.shape[1]) if silent else posteriors[0]
-        label = None if silent else self.speech_classes[int(shares.argmax())]
-        words = [] if silent else self._words(sound, len(waveform) / rate_hz)
-        return Recognition(label, dict(zip(self.speech_classes, shares.tolist(), strict=True)), words, embeddings[0])
+        """`recognize_stream` of a recording (samples,) in one block."""
+        return self.recognize_stream([waveform], rate_hz)
 
     def extract(self, pixels: np.ndarray, waveform: np.ndarray, rate_hz: int) -> Extraction:
         """The pictured word's presence, intervals and own sound in a recording (samples,).
@@ -119,19 +88,64 @@ class Predictor:
         The estimate has the recording's length, rate and level. What is not known, not spoken by anyone in training, or
         asked of silence is absent with presence 0.
         """
-        pictured = self.classify_image(pixels)
-        sound = self.at_model_rate(waveform, rate_hz)
-        nothing = Extraction(pictured, False, 0.0, [], None, np.zeros(len(waveform), np.float32), rate_hz)
-        if pictured.label not in self.labels or _is_silent(sound):
-            return nothing
-        query = np.array([[pictured.probabilities[label] for label in self.labels]], np.float32)
-        found = self.separate(sound[None], query)
-        presence, intervals = float(found.presence[0]), self.intervals(found.activity[0], len(waveform) / rate_hz)
+        blocks: list[np.ndarray] = []
+        found = self.extract_stream(self.classify_image(pixels), [waveform], rate_hz, blocks.append)
+        estimate = np.zeros(len(waveform), np.float32)
+        if found.present:
+            estimate = np.concatenate(list(self.restored(blocks, rate_hz, len(waveform))))
+        return Extraction(**vars(found), estimate=estimate, rate_hz=rate_hz)
+
+    # A recording of any length, in constant memory
+
+    def recognize_stream(self, blocks: Iterable[np.ndarray], rate_hz: int) -> Recognition:
+        """Which word a recording says as a whole, and every word that the extractor finds in it.
+
+        blocks: as `streaming.Sound` takes them; gone through up to three times. A silent recording has no label, equal
+        probabilities and no words. One of more than a minute is not one word: its label and probabilities are those of
+        the surest word in it, and where there is none they are those of silence.
+        """
+        sound = self._sound(blocks, rate_hz)
+        words = [] if sound.is_silent else self._words(sound)
+        label_it = not sound.is_silent and bool(sound.is_short or words)
+        posteriors, embeddings = self._hear([self._to_classify(sound, words)])
+        shares = posteriors[0] if label_it else np.full_like(posteriors[0], 1 / posteriors.shape[1])
+        label = self.speech_classes[int(shares.argmax())] if label_it else None
+        return Recognition(label, dict(zip(self.speech_classes, shares.tolist(), strict=True)), embeddings[0], words)
+
+    def extract_stream(
+        self,
+        pictured: Picture,
+        blocks: Iterable[np.ndarray],
+        rate_hz: int,
+        write: Callable[[np.ndarray], object] | None = None,
+    ) -> Finding:
+        """Whether and when a recording says what is pictured, an answer of `classify_image`.
+
+        blocks: as `streaming.Sound` takes them; gone through twice. write is handed the word's own sound in blocks of
+        float32 (samples,) at the model's rate, for `restored`; it is to be silence where the word turns out absent.
+        """
+        sound = self._sound(blocks, rate_hz)
+        if pictured.label not in self.labels or sound.is_silent:
+            return Finding(pictured, False, 0.0, [], None, sound.duration_s)
+        query = np.array([pictured.probabilities[label] for label in self.labels], np.float32)
+        tracker = IntervalTracker(self.hop_s, sound.duration_s, self._rule)
+        surest, intervals, presence = SurestStretch(self.sample_rate_hz), [], 0.0
+        for part in self._separator.stream(sound, query):
+            closed = tracker.feed(part.activity)
+            if part.last:
+                closed += tracker.finish()
+            surest.feed(part.estimate, closed, tracker.settled_s)
+            intervals, presence = intervals + closed, part.presence
+            if write:
+                write(part.estimate)
         if presence <= self.presence_threshold or not intervals:
-            return Extraction(pictured, False, presence, [], None, nothing.estimate, rate_hz)
-        [heard] = self.heard(found.estimates, [intervals])
-        estimate = _of_length(media.resample(found.estimates[0], self.sample_rate_hz, rate_hz), len(waveform))
-        return Extraction(pictured, True, presence, intervals, heard, estimate, rate_hz)
+            return Finding(pictured, False, presence, [], None, sound.duration_s)
+        heard = self._heard_of(self.recognize_batch([surest.samples])[0])
+        return Finding(pictured, True, presence, intervals, heard, sound.duration_s)
+
+    def restored(self, blocks: Iterable[np.ndarray], rate_hz: int, samples: int) -> Iterator[np.ndarray]:
+        """What `extract_stream` wrote, in blocks at the recording's rate and with as many samples as it."""
+        return of_length(resampled(blocks, self.sample_rate_hz, rate_hz), samples)
 
     # Batches
 
@@ -155,27 +169,17 @@ class Predictor:
         """Queries (n, labels) for `separate` from posteriors (n, classes + 1) of `classify_images`."""
         return query_of(torch.from_numpy(posteriors), self.image_classes, self.labels).numpy()
 
-    @torch.inference_mode()
     def separate(self, mixtures: np.ndarray, queries: np.ndarray) -> Separated:
         """What the extractor finds in mixtures (n, samples) at the model's rate for queries (n, labels)."""
-        per_pass = max(1, SAMPLES_PER_PASS // mixtures.shape[1])
-        parts = []
-        for start in range(0, len(mixtures), per_pass):
-            mixture = self._tensor(mixtures[start : start + per_pass])
-            output = self._extractor(mixture, self._tensor(queries[start : start + per_pass]))
-            presence, activity = output.presence_logits.sigmoid(), output.activity_logits.sigmoid()
-            parts.append((output.estimate.cpu(), presence.cpu(), activity.cpu()))
-        return Separated(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+        return self._separator.separate(mixtures, queries)
 
-    @torch.inference_mode()
     def listen(self, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Presence (labels,) and activity (labels, frames) of every label in a sound (samples,) at the model's rate.
 
         They are what `separate` finds for each label alone.
         """
-        nothing = torch.zeros(1, len(self.labels), device=self.device)
-        output = self._extractor(self._tensor(sound[None]), nothing)
-        return output.word_presence[0].sigmoid().cpu().numpy(), output.word_activity[0].sigmoid().cpu().numpy()
+        parts = list(self._listened(self._sound([sound], self.sample_rate_hz)))
+        return parts[-1].word_presence, np.concatenate([part.word_activity for part in parts], axis=1)
 
     def intervals(self, activity: np.ndarray, duration_s: float) -> list[Interval]:
         """Intervals of the activity (frames,) of a recording of that length."""
@@ -221,116 +225,44 @@ class Predictor:
 
     def at_model_rate(self, waveform: np.ndarray, rate_hz: int) -> np.ndarray:
         """A recording, checked, at the model's rate and at least one window long."""
-        sound = media.resample(checked_recording(waveform, rate_hz), rate_hz, self.sample_rate_hz)
-        return _of_length(sound, max(len(sound), self._extractor.window_samples))
+        return self._sound([waveform], rate_hz).whole()
 
-    @torch.inference_mode()
-    def _see(self, pixels: np.ndarray | Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Posteriors and embeddings of pictures."""
-        card = self.cards["image_classifier"]
-        shape = card["arguments"]["side"], card["arguments"]["channels_in"]
-        parts = []
-        for start in range(0, len(pixels), PICTURES_PER_PASS):
-            fitted = [fit_picture(one, *shape) for one in pixels[start : start + PICTURES_PER_PASS]]
-            pictures = to_pictures(torch.from_numpy(np.stack(fitted)).to(self.device))
-            parts.append(_answers(self._image.head, self._image.embed(pictures), card))
-        return _joined(parts)
+    def _sound(self, blocks: Iterable[np.ndarray], rate_hz: int) -> Sound:
+        return Sound(blocks, rate_hz, self.sample_rate_hz, self._separator.window_samples)
 
-    @torch.inference_mode()
-    def _hear(self, waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Posteriors and embeddings of recordings; those of like length share a pass, so that little is padded."""
-        card = self.cards["speech_classifier"]
-        order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
-        parts = []
-        for start in range(0, len(order), CLIPS_PER_PASS):
-            clips = [waveforms[index] for index in order[start : start + CLIPS_PER_PASS]]
-            log_mel, frames = self._log_mel(*self._padded(clips))
-            parts.append(_answers(self._speech.head, self._speech.embed(log_mel, frames), card))
-        back = np.argsort(order)
-        posteriors, embeddings = _joined(parts)
-        return posteriors[back], embeddings[back]
-
-    def _padded(self, clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        lengths = [len(clip) for clip in clips]
-        batch = np.zeros((len(clips), max(lengths)), np.float32)
-        for row, clip in zip(batch, clips, strict=True):
-            row[: len(clip)] = clip
-        return self._tensor(batch), torch.tensor(lengths, device=self.device)
-
-    def _words(self, sound: np.ndarray, duration_s: float) -> list[Word]:
-        """The words of a recording at the model's rate."""
+    def _words(self, sound: Sound) -> list[Word]:
+        """The words of a recording."""
+        trackers = [IntervalTracker(self.hop_s, sound.duration_s, self._rule) for _ in self.labels]
+        spans: list[list[Interval]] = [[] for _ in self.labels]
+        presence = np.zeros(len(self.labels))
+        for part in self._listened(sound):
+            for found, tracker, activity in zip(spans, trackers, part.word_activity, strict=True):
+                found += tracker.feed(activity)
+            presence = part.word_presence
         words = [
-            Word(label, float(presence) * span.score, span.start_s, span.end_s)
-            for label, presence, activity in zip(self.labels, *self.listen(sound), strict=True)
-            if presence > self.presence_threshold
-            for span in self.intervals(activity, duration_s)
+            Word(label, float(sure) * span.score, span.start_s, span.end_s)
+            for label, sure, found, tracker in zip(self.labels, presence, spans, trackers, strict=True)
+            if sure > self.presence_threshold
+            for span in [*found, *tracker.finish()]
         ]
         return without_conflicts(words)
 
+    def _listened(self, sound: Sound):
+        """What is found of every label when nothing is asked for."""
+        return self._separator.stream(sound, np.zeros(len(self.labels), np.float32))
+
+    def _to_classify(self, sound: Sound, words: list[Word]) -> np.ndarray:
+        if sound.is_short:
+            return sound.whole()
+        surest = max(words, key=lambda word: word.probability, default=Word("", 0.0, 0.0, LONGEST_WORD_S))
+        return sound.between(*stretch(surest.start_s, surest.end_s, self.sample_rate_hz))
+
     def _cut(self, estimate: np.ndarray, span: Interval) -> np.ndarray:
-        start, end = (round(edge_s * self.sample_rate_hz) for edge_s in (span.start_s, span.end_s))
-        return estimate[start:end]
+        return estimate[slice(*stretch(span.start_s, span.end_s, self.sample_rate_hz))]
 
     def _heard_of(self, posteriors: np.ndarray) -> Heard:
         best = int(posteriors.argmax())
         return Heard(self.speech_classes[best], float(posteriors[best]))
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device)
-
-
-def checked_picture(pixels: np.ndarray) -> np.ndarray:
-    """The picture itself; UserError unless it is uint8 (h, w, 1 or 3) with at least one pixel."""
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise UserError("picture: expected an array of 8-bit pixels (height, width, channels)")
-    if 0 in pixels.shape or pixels.shape[2] not in (1, 3):
-        raise UserError(f"picture: expected pixels of 1 or 3 channels, got shape {pixels.shape}")
-    return pixels
-
-
-def checked_recording(waveform: np.ndarray, rate_hz: int) -> np.ndarray:
-    """The recording as float32; UserError unless it is one channel of finite samples at a positive whole rate."""
-    waveform = np.asarray(waveform)
-    if waveform.ndim != 1:
-        raise UserError(f"recording: expected one channel (samples,), got shape {waveform.shape}")
-    if not len(waveform):
-        raise UserError("recording: expected at least one sample, got none")
-    if not np.issubdtype(waveform.dtype, np.floating) or not np.isfinite(waveform).all():
-        raise UserError(
-            "recording: expected finite floating-point samples, got something else (NaN, infinity or integers)"
-        )
-    if int(rate_hz) != rate_hz or rate_hz < 1:
-        raise UserError(f"recording: expected a rate in whole Hz from 1 up, got {rate_hz!r}")
-    return waveform.astype(np.float32, copy=False)
-
-
-def fit_picture(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
-    """pixels uint8 (h, w, c) as (side, side, channels): grey by the luminance of ITU-R BT.601, colour by repetition."""
-    if pixels.shape[2] == 3 and channels == 1:
-        pixels = (pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
-    elif pixels.shape[2] == 1 and channels == 3:
-        pixels = np.repeat(pixels, 3, axis=2)
-    return pixels if pixels.shape[:2] == (side, side) else media.resize_square(pixels, side)
-
-
-def _answers(head: nn.Module, embedding: Tensor, card: Mapping) -> tuple[Tensor, Tensor]:
-    """Calibrated posteriors and the embedding they come from."""
-    posteriors = (head(embedding).float() / card["temperature"]).softmax(dim=1)
-    return posteriors.cpu(), embedding.cpu()
-
-
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
-    first, second = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
-    return first, second
-
-
-def _is_silent(sound: np.ndarray) -> bool:
-    return float(np.abs(sound).max()) < SILENCE
-
-
-def _of_length(waveform: np.ndarray, samples: int) -> np.ndarray:
-    """The first `samples` of a waveform, followed by zeros where it has fewer."""
-    return np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
 
 
 def _require_equal(got: Mapping, expected: Mapping, name: str) -> None:

@@ -32,49 +32,137 @@ class IntervalRule:
 
 
 def active_intervals(activity: np.ndarray, hop_s: float, duration_s: float, rule: IntervalRule) -> list[Interval]:
-    """Intervals of one recording's activity (frames,), whose frame i is centred at i * hop_s; scores are means.
+    """Intervals of one recording's activity (frames,), whose frame i is centred at i * hop_s; scores are means."""
+    tracker = IntervalTracker(hop_s, duration_s, rule)
+    return tracker.feed(activity) + tracker.finish()
 
-    An edge lies where the straight line between two neighbouring frames passes `release`.
+
+@dataclass(frozen=True)
+class _Run:
+    """Frames start..end at or above the release level, those of short gaps included.
+
+    before and upto are the sums of all activity before its first frame and up to its end.
     """
-    spans: list[Interval] = []
-    for start, end in _merged(_runs(activity >= rule.release), rule.gap_s / hop_s):
-        start_s = hop_s * _crossing(activity, start - 1, start, rule.release)
-        end_s = min(duration_s, hop_s * _crossing(activity, end, end - 1, rule.release))
-        if activity[start:end].max() >= rule.threshold and end_s - start_s >= rule.least_s:
-            spans.append(Interval(start_s, end_s, float(activity[start:end].mean())))
-    return spans
+
+    start: int
+    end: int
+    start_s: float
+    end_s: float
+    peak: float
+    before: float
+    upto: float
+
+    def joined(self, later: _Run) -> _Run:
+        peak = max(self.peak, later.peak)
+        return _Run(self.start, later.end, self.start_s, later.end_s, peak, self.before, later.upto)
 
 
-def _crossing(activity: np.ndarray, outside: int, inside: int, level: float) -> float:
-    """Where, in frames, activity reaches level between two neighbours; the recording's own edge has none outside."""
-    if not 0 <= outside < len(activity):
-        return float(inside)
-    low, high = float(activity[outside]), float(activity[inside])
-    return outside + (inside - outside) * (level - low) / (high - low)
+class IntervalTracker:
+    """Finds the intervals of a recording's activity as it goes by, the same however it is cut into parts.
+
+    An edge lies where the straight line between two neighbouring frames passes the rule's release level. Holds one run
+    and one frame, whatever the length of the recording.
+    """
+
+    def __init__(self, hop_s: float, duration_s: float, rule: IntervalRule):
+        self._hop_s, self._duration_s, self._rule = hop_s, duration_s, rule
+        self._open: _Run | None = None
+        self._frame, self._sum = 0, 0.0  # the first frame not judged yet, and the sum of those before it
+        self._before: float | None = None  # the frame before that
+        self._held = np.zeros(0, np.float32)  # the newest frame; its right neighbour is yet to come
+
+    def feed(self, activity: np.ndarray) -> list[Interval]:
+        """The intervals that are found to have ended, given the next frames (frames,) of activity."""
+        frames = np.concatenate((self._held, activity))
+        self._held = frames[-1:]
+        return self._judge(frames[:-1], float(frames[-1])) if len(frames) else []
+
+    def finish(self) -> list[Interval]:
+        """The intervals that are left at the end of the recording."""
+        return self._judge(self._held, None) + self._close()
+
+    @property
+    def settled_s(self) -> float:
+        """Before this time no later interval begins."""
+        return self._open.start_s if self._open else max(0, self._frame - 1) * self._hop_s
+
+    def _judge(self, frames: np.ndarray, after: float | None) -> list[Interval]:
+        closed: list[Interval] = []
+        most_frames = self._rule.gap_s / self._hop_s
+        for run in self._runs(frames, after):
+            if self._open and run.start - self._open.end <= most_frames:
+                self._open = self._open.joined(run)
+            else:
+                closed += self._close()
+                self._open = run
+        if len(frames):
+            self._frame, self._before = self._frame + len(frames), float(frames[-1])
+            self._sum += float(frames.sum(dtype=np.float64))
+        if self._open and self._frame - self._open.end > most_frames:
+            closed += self._close()
+        return closed
+
+    def _runs(self, frames: np.ndarray, after: float | None) -> list[_Run]:
+        """The runs among frames that are next to be judged; one that a cut goes through is two that touch."""
+        level, sums = self._rule.release, self._sum + np.concatenate(([0.0], np.cumsum(frames, dtype=np.float64)))
+        around = [self._before, *frames.tolist(), after]  # the frame i of these is around[i + 1]
+        found = []
+        for start, end in _spans(frames >= level):
+            first = self._frame + start - _beyond(around[start], around[start + 1], level)
+            last = self._frame + end - 1 + _beyond(around[end + 1], around[end], level)
+            edges = self._frame + start, self._frame + end, self._hop_s * first, self._hop_s * last
+            found.append(_Run(*edges, float(frames[start:end].max()), float(sums[start]), float(sums[end])))
+        return found
+
+    def _close(self) -> list[Interval]:
+        """The open run as an interval, if it is high and long enough for one."""
+        run, self._open = self._open, None
+        if run is None or run.peak < self._rule.threshold:
+            return []
+        end_s = min(self._duration_s, run.end_s)
+        score = (run.upto - run.before) / (run.end - run.start)
+        return [Interval(run.start_s, end_s, score)] if end_s - run.start_s >= self._rule.least_s else []
 
 
-def _merged(runs: list[tuple[int, int]], most_frames: float) -> list[tuple[int, int]]:
-    """Runs of frames, those joined that lie at most so many frames apart."""
-    merged: list[tuple[int, int]] = []
-    for start, end in runs:
-        if merged and start - merged[-1][1] <= most_frames:
-            start = merged.pop()[0]
-        merged.append((start, end))
-    return merged
+def _beyond(outside: float | None, inside: float | None, level: float) -> float:
+    """How far, in frames, activity stays above level from a frame inside towards its neighbour outside.
+
+    Nothing lies beyond the recording's own edge, nor is there a crossing where the neighbour is above it as well.
+    """
+    if outside is None or inside is None or outside >= level:
+        return 0.0
+    return (inside - level) / (inside - outside)
 
 
-def _runs(active: np.ndarray) -> list[tuple[int, int]]:
+def _spans(active: np.ndarray) -> list[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
     return [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def without_conflicts(words: list[Word], same_iou: float = 0.7) -> list[Word]:
     """Words in order of time; of those on the same interval (intersection over union from same_iou) the likeliest."""
+    kept = [word for group in _overlapping(words) for word in _likeliest(group, same_iou)]
+    return sorted(kept, key=lambda word: (word.start_s, word.end_s, word.label))
+
+
+def _overlapping(words: list[Word]) -> list[list[Word]]:
+    """Groups of words of which none overlaps one of another group; so hours of words need not all be compared."""
+    groups: list[list[Word]] = []
+    end_s = 0.0
+    for word in sorted(words, key=lambda word: word.start_s):
+        if not groups or word.start_s >= end_s:
+            groups.append([])
+        groups[-1].append(word)
+        end_s = max(end_s, word.end_s)
+    return groups
+
+
+def _likeliest(words: list[Word], same_iou: float) -> list[Word]:
     kept: list[Word] = []
-    for word in sorted(words, key=lambda word: -word.probability):
+    for word in sorted(words, key=lambda word: (-word.probability, word.start_s, word.end_s, word.label)):
         if all(_iou(word, other) < same_iou for other in kept):
             kept.append(word)
-    return sorted(kept, key=lambda word: (word.start_s, word.end_s, word.label))
+    return kept
 
 
 def _iou(first: Word, second: Word) -> float:

@@ -31,7 +31,7 @@ def listing_of(source: str, modality: str, settings: Settings, paths: Paths) -> 
         case "folder", "images" | "audio":
             from ml.sources import folder
 
-            return folder.listing(settings.data.folder, modality, paths.root)
+            return folder.listing(settings.data.folder, modality, paths.root, settings.data.group_pattern)
     known = f"{'|'.join(SOURCES)} {'|'.join(MODALITIES)}"
     raise UserError(f"ml.sources {source} {modality}: expected `python -m ml.sources {known}`")
 

@@ -57,7 +57,7 @@ def train_speech_extractor(
     asked = ask.pictures(required(images, "train", run.name), run.seed)
     samples = scenes.scene_samples(train, recipe.scene_s, words=1.5)
     loss_of = scene_loss(run, train, asked, labels, samples, model.hop_samples)
-    trial = Trial(held, ask.pictures(required(images, "validation", run.name), run.seed), labels, run)
+    trial = Trial(held, *judged(ask, required(images, "validation", run.name), held, labels, run))
     trained = fit(run, model, loss_of, lambda model: {"validation_si_sdr_improvement_db": trial.improvement(model, 50)})
     assert isinstance(trained.model, extraction.Extractor)
     thresholds, metrics = trial.conclude(trained.model)
@@ -73,6 +73,21 @@ def train_speech_extractor(
     return finish(run, trained, out, card)
 
 
+def judged(
+    ask: Asker, images: ImageSet, speech: SpeechSet, labels: tuple[str, ...], run: Run
+) -> tuple[Tensor, tuple[str, ...], Run]:
+    """Queries and labels of validation: those of `labels` that it has pictures and clips of; UserError without any."""
+    pictured = {images.classes[number] for number in np.unique(images.labels)}
+    heard = {speech.classes[number] for number in np.unique(speech.labels)}
+    both = tuple(label for label in labels if label in pictured & heard)
+    if not both or len(heard) < 2:
+        raise UserError(
+            f"{run.name}: the validation split has pictures and clips of {len(both)} labels, clips of {len(heard)}; "
+            "expected at least 1 and 2, add more of each label"
+        )
+    return ask.pictures(images, run.seed, both), both, run
+
+
 class Asker:
     """Turns pictures into queries: calibrated posteriors of the image classifier over the shared labels."""
 
@@ -81,11 +96,14 @@ class Asker:
     ):
         self.model, self.card, self.labels, self.heard, self.device = model.to(device), card, labels, heard, device
 
-    def pictures(self, images: ImageSet, seed: int) -> Tensor:
-        """Queries (speech classes, pictures, labels) of pictures of every label, lightly moved; NaN where none is."""
+    def pictures(self, images: ImageSet, seed: int, labels: tuple[str, ...] | None = None) -> Tensor:
+        """Queries (speech classes, pictures, labels) of pictures of every label, lightly moved; NaN where none is.
+
+        labels: those that pictures are required of; all that are both pictured and spoken where it is None.
+        """
         generator = torch.Generator().manual_seed(seed)
         table = torch.full((len(self.heard), QUERY_PICTURES, len(self.labels)), torch.nan)
-        for label in self.labels:
+        for label in self.labels if labels is None else labels:
             rows = np.flatnonzero(np.asarray(images.labels) == images.classes.index(label))
             if len(rows) == 0:
                 raise UserError(f"speech_extractor: no picture of {label!r} in this split; expected at least one")

@@ -1,5 +1,5 @@
 """Every asset of the lineage, in the order of its flow."""
 
-from orchestration.assets import data, evaluation, models, monitoring, serving
+from orchestration.assets import added, data, evaluation, models, monitoring, serving
 
-ASSETS = [*data.ASSETS, *models.ASSETS, *evaluation.ASSETS, *serving.ASSETS, *monitoring.ASSETS]
+ASSETS = [*added.ASSETS, *data.ASSETS, *models.ASSETS, *evaluation.ASSETS, *serving.ASSETS, *monitoring.ASSETS]

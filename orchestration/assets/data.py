@@ -6,25 +6,30 @@ from dataclasses import asdict, replace
 
 import dagster as dg
 
-from ml.config import MODALITIES, Paths
+from ml.config import MODALITIES, Paths, project_root
+from ml.sources.folder import state
 from orchestration import previews
+from orchestration.assets.added import ASSET
 from orchestration.assets.common import SETTINGS, plainly, provenance
 from orchestration.resources import Project, digest, source_digest
 
 DATASETS = {"images": "image_dataset", "audio": "speech_dataset"}
 SHOWN = 10
+LISTED = 50  # items in a table of the UI
 
 
 def _raw_asset(modality: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"raw_{modality}",
+        deps=[ASSET[modality]],
         group_name="raw",
         kinds={"dvc", "parquet", "greatexpectations"},
         owners=["team:data"],
-        description=f"The source's {modality}, untouched, as Parquet shards under DVC, measured and checked.",
+        description=f"The source's {modality} and those added, untouched, as shards under DVC, measured and checked.",
         code_version=digest(
-            source_digest("ml.sources", "data_checks.facts", "data_checks.expectations"),
+            source_digest("ml.sources", "data_checks.facts", "data_checks.comparisons", "data_checks.expectations"),
             asdict(replace(SETTINGS.data, mirror=None)),
+            state(SETTINGS.data.folder, modality, project_root()) if SETTINGS.data.source == "folder" else None,
         ),
     )
     @plainly
@@ -65,25 +70,36 @@ def _dataset_asset(modality: str) -> dg.AssetsDefinition:
 
 
 def raw_metadata(paths: Paths, modality: str) -> dict:
-    """Rows, bytes, class balance, speakers or writers, and a look at one item of every label."""
+    """Rows, bytes, class balance, a look at one item of every label, what was set aside and why, and the data card."""
     import pyarrow.parquet as pq
 
-    shards = sorted(paths.raw(modality).glob("*.parquet"))
+    from data_checks.card import write_card
+    from data_checks.expectations.quarantine import how_to_release
+    from ml.sources.shards import item_batches, stored_shards
+
+    aside = pq.read_table(paths.validated(modality) / "quarantine.parquet").to_pylist()
+    doubted = pq.read_table(paths.validated(modality) / "label_errors.parquet").to_pylist()
+    shards = stored_shards(paths, modality)
+    held = {row["id"] for row in aside}
     labels, groups, first = Counter(), set(), {}
-    for shard in shards:
-        for batch in pq.ParquetFile(shard).iter_batches(columns=["label", "group", "bytes"]):
-            names = batch["label"].to_pylist()
-            labels.update(names)
-            groups.update(batch["group"].to_pylist())
-            for name in set(names) - set(first):
-                first[name] = batch["bytes"][names.index(name)].as_py()
+    for _, batch in item_batches(paths, modality, ("id", "label", "group", "bytes")):
+        names = batch["label"].to_pylist()
+        labels.update(str(name) for name in names)
+        groups.update(batch["group"].to_pylist())
+        for place, (item, name) in enumerate(zip(batch["id"].to_pylist(), names, strict=True)):
+            if name not in first and item not in held:
+                first[name] = batch["bytes"][place].as_py()
     return {
         "dagster/row_count": labels.total(),
         "shards": len(shards),
         "megabytes": round(sum(shard.stat().st_size for shard in shards) / 1e6, 2),
         "groups": len(groups - {None}),
         "class_balance": previews.table([{"label": name, "items": count} for name, count in sorted(labels.items())]),
-        "samples": _samples(modality, sorted(first.items())[:SHOWN]),
+        "samples": _samples(modality, sorted(first.items())[:SHOWN]) if first else dg.MetadataValue.text("none"),
+        "quarantined": len(aside),
+        "quarantine": previews.quarantine(aside[:LISTED], how_to_release(paths.source, modality)),
+        "labels_likely_wrong": previews.table(doubted[:LISTED]),
+        "data_card": dg.MetadataValue.md(write_card(paths)),
     }
 
 
@@ -93,7 +109,9 @@ def _samples(modality: str, items: list[tuple[str, bytes]]) -> dg.MarkdownMetada
     if modality == "images":
         return previews.picture_sheet([(name, media.decode_picture(content)) for name, content in items])
     decoded = [(name, *media.decode_recording(content)) for name, content in items]
-    return previews.spectrogram_sheet([(name, waveform) for name, waveform, _ in decoded], decoded[0][2])
+    rate_hz = decoded[0][2] if decoded else 1
+    shown = [(name, media.resample(waveform, own_hz, rate_hz)) for name, waveform, own_hz in decoded]
+    return previews.spectrogram_sheet(shown, rate_hz)
 
 
 def dataset_metadata(paths: Paths, modality: str) -> dict:
@@ -114,6 +132,7 @@ def dataset_metadata(paths: Paths, modality: str) -> dict:
         "dagster/row_count": len(index["label"]),
         "quarantined": quarantined,
         "split_rule": meta["split_rule"],
+        "split_about": meta["split_about"],
         "class_balance": previews.table(balance),
         "data_docs": dg.MetadataValue.path(str(paths.reports / "data_docs" / "index.html")),
     } | shape

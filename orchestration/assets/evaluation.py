@@ -60,11 +60,11 @@ def _figures(report: dict) -> dict:
     figures = {"image_accuracy": report["image"]["accuracy"]}
     figures |= {f"{kind}_accuracy": speech[kind]["accuracy"] for kind in SPEECH_KINDS}
     figures |= {
-        "full_overlap_si_sdr_improvement_db": found["si_sdr_improvement_db"]["full_overlap"]["mean"],
+        "full_overlap_si_sdr_improvement_db": (found["si_sdr_improvement_db"]["full_overlap"] or {}).get("mean"),
         "presence_auc": found["presence_auc"],
         "word_accuracy": found["word_accuracy"],
     }
-    return {name: dg.MetadataValue.float(float(value)) for name, value in figures.items()} | {
+    return {name: dg.MetadataValue.float(float(value)) for name, value in figures.items() if value is not None} | {
         "chosen": speech["chosen"],
         "seed": report["seed"],
         "device": report["device"],

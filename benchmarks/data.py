@@ -1,0 +1,111 @@
+"""From stored items to arrays a model can learn from: our shards beside a usual Dataset + DataLoader over files.
+
+The same items, decoders, sizes and rates; the files lie in the page cache, and the loader's workers run already.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ml import datasets, media
+from ml.config import Paths
+from ml.datasets.prepare import BATCH_BYTES, BATCH_ROWS, pack_pictures, pack_recordings
+from ml.sources.shards import Item, Listing, item_batches, write_shards
+
+ITEMS, ROUNDS, LOADER_BATCH, LOADER_WORKERS = 20_000, 5, 128, 2
+
+
+def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
+    """Rows (name, items a second, ratio to ours), each the median of ROUNDS alternating rounds and their spread."""
+    images, speech = datasets.load_images(paths), datasets.load_speech(paths)
+    side, channels, rate_hz = images.pixels.shape[1], images.pixels.shape[3], speech.sample_rate_hz
+    picture = partial(_picture, side=side, channels=channels)
+    with tempfile.TemporaryDirectory(prefix="seehear-") as scratch:
+        stored = _Stored(Path(scratch), paths, "images", images.ids)
+        packed = partial(pack_pictures, side=side, channels=channels, about="bench")
+        yield from _rows("pictures", stored, packed, DataLoader(_Files(stored.files, picture), **USUAL))
+        stored = _Stored(Path(scratch), paths, "audio", speech.ids)
+        packed = partial(pack_recordings, rate_hz=rate_hz, about="bench")
+        sounds = _Files(stored.files, partial(_recording, rate_hz=rate_hz))
+        yield from _rows("sounds", stored, packed, DataLoader(sounds, **USUAL, collate_fn=list))
+
+
+USUAL = {"batch_size": LOADER_BATCH, "num_workers": LOADER_WORKERS, "persistent_workers": True}
+
+
+class _Stored:
+    """Up to ITEMS accepted items of one modality, in shards as the project keeps them and one by one in files."""
+
+    def __init__(self, scratch: Path, paths: Paths, modality: str, accepted: np.ndarray):
+        self.paths, self.modality = Paths(scratch, paths.source), modality
+        wanted = set(accepted[:ITEMS].tolist())
+        rows = (
+            row for _, batch in item_batches(paths, modality, ("id", "bytes", "label")) for row in batch.to_pylist()
+        )
+        items = [Item(row["id"], row["bytes"], row["label"]) for row in rows if row["id"] in wanted]
+        write_shards(self.paths.raw(modality), paths.source, Listing(items, len(items), ""), len(items))
+        self.files = [scratch / modality / str(number) for number in range(len(items))]
+        self.files[0].parent.mkdir()
+        for file, item in zip(self.files, items, strict=True):
+            file.write_bytes(item.content)
+
+    def batches(self) -> Iterator:
+        for _, batch in item_batches(self.paths, self.modality, ("id", "bytes"), BATCH_ROWS, BATCH_BYTES):
+            yield batch
+
+
+class _Files(Dataset):
+    def __init__(self, files: list[Path], transform: Callable[[Path], torch.Tensor]):
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self.transform(self.files[row])
+
+
+def _picture(file: Path, side: int, channels: int) -> torch.Tensor:
+    pixels = media.resize_square(media.decode_picture(file), side)
+    return torch.from_numpy(np.repeat(pixels, channels // pixels.shape[2], axis=2))
+
+
+def _recording(file: Path, rate_hz: int) -> torch.Tensor:
+    waveform, own_hz = media.decode_recording(file)
+    return torch.from_numpy(media.to_int16(media.resample(waveform, own_hz, rate_hz)))
+
+
+def _rows(
+    what: str, stored: _Stored, pack: Callable[..., object], loader: DataLoader
+) -> Iterator[tuple[str, str, str]]:
+    place, items = stored.paths.root / f"{what}.npy", len(stored.files)
+    ways: dict[str, Callable[[], object]] = {
+        f"{what}, shards to a packed set (ours)": lambda: pack(place, stored.batches(), items),
+        f"{what}, Dataset + DataLoader over files": lambda: list(loader),
+    }
+    taken_s = {name: [] for name in ways}
+    for turn in range(ROUNDS + 1):  # the first round only warms up
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if turn:
+                taken_s[name].append(time.perf_counter() - start)
+    _require_equal(np.load(place), torch.cat([torch.as_tensor(part) for batch in loader for part in batch]).numpy())
+    ours = statistics.median(next(iter(taken_s.values())))
+    for name, taken in taken_s.items():
+        rates = [items / one for one in taken]
+        figure = f"{statistics.median(rates):.0f} ± {statistics.stdev(rates):.0f} items/s"
+        yield name, figure, f"ours is {statistics.median(taken) / ours:.2f}x"
+
+
+def _require_equal(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """What is compared has to be the same work."""
+    if not np.array_equal(ours.ravel(), theirs.ravel()):
+        raise AssertionError("the packed set and the loader's batches differ")

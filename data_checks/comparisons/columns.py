@@ -1,0 +1,80 @@
+"""What comparing items with each other adds to the table of their facts, and the clusters later steps keep together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ml.config import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIMILAR = "similar.parquet"
+LABEL_ERRORS = "label_errors.parquet"
+ADDED = ("cluster", "label_doubted", "label_suggested", "label_quality")
+SIMILAR_SCHEMA = pa.schema([("id", pa.string()), ("cluster", pa.int64())])
+LABEL_ERRORS_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("id", "shard", "label", "suggested")] + [("quality", pa.float64())]
+)
+NEEDED = ("signature", "content_sha256", "label", "split")
+
+
+def with_comparisons(items: pd.DataFrame, modality: str) -> pd.DataFrame:
+    """Adds `cluster` (of near copies; null for none), `near_copies` (earlier ones in the same split of the publisher's,
+    exact ones not counted), `near_labels` (others in its cluster), `label_doubted`, `label_suggested`, `label_quality`.
+
+    Where a column that this needs is missing nothing is added, and the expectations on it say so.
+    """
+    import pandas as pd
+
+    from data_checks.comparisons.label_errors import doubted_labels
+    from data_checks.comparisons.similar import near_copies
+
+    if not set(NEEDED) <= set(items.columns):
+        return items
+    signatures = [one if isinstance(one, bytes) else None for one in items["signature"]]
+    found = near_copies(signatures, modality)
+    doubts = doubted_labels(signatures, [one if isinstance(one, str) else None for one in items["label"]], modality)
+    cluster = pd.Series(found, items.index).astype("Int64").mask(found < 0)
+    first = ~items.assign(cluster=cluster).duplicated(["cluster", "split", "content_sha256"])
+    grouped = pd.DataFrame({"cluster": cluster, "split": items["split"].fillna(""), "label": items["label"]})
+    earlier = grouped.assign(first=first.astype(np.int64)).groupby(["cluster", "split"])["first"].cumsum()
+    labels = grouped.groupby("cluster")["label"].transform("nunique")
+    return items.assign(
+        cluster=cluster,
+        near_copies=earlier.fillna(1).to_numpy(np.int64) - 1,
+        near_labels=np.maximum(labels.fillna(1).to_numpy(np.int64) - 1, 0),
+        label_doubted=doubts.doubted.astype(np.int64),
+        label_suggested=doubts.suggested,
+        label_quality=doubts.quality,
+    )
+
+
+def write_comparisons(items: pd.DataFrame, folder: Path) -> None:
+    """Write similar.parquet (id, cluster: members of clusters only) and label_errors.parquet (the likeliest first)."""
+    import pyarrow.parquet as pq
+
+    there = items if "cluster" in items else items.head(0).reindex(columns=["id", "label", "shard", *ADDED])
+    members = there[there["cluster"].notna()]
+    similar = pa.table({"id": members["id"].tolist(), "cluster": members["cluster"].tolist()}, schema=SIMILAR_SCHEMA)
+    pq.write_table(similar, folder / SIMILAR, compression="zstd")
+    doubted = there[there["label_doubted"] == 1]
+    doubted = doubted.iloc[np.argsort(np.asarray(doubted["label_quality"]), kind="stable")]
+    named = {"id": "id", "shard": "shard", "label": "label", "suggested": "label_suggested", "quality": "label_quality"}
+    columns = {name: doubted[column].tolist() for name, column in named.items()}
+    pq.write_table(pa.table(columns, schema=LABEL_ERRORS_SCHEMA), folder / LABEL_ERRORS, compression="zstd")
+
+
+def clusters(folder: Path) -> dict[str, int]:
+    """The clusters in similar.parquet of a validated folder, by id. Raises UserError where there is no such file."""
+    import pyarrow.parquet as pq
+
+    file = folder / SIMILAR
+    if not file.is_file():
+        raise UserError(f"{file}: expected the clusters of near copies, found none; run `dvc repro`")
+    table = pq.read_table(file)
+    return dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))

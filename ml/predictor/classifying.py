@@ -1,0 +1,98 @@
+"""The two classifiers as the predictor asks them: any pictures, any sounds, in batches; calibrated posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ml import media, models
+from ml.config import UserError
+from ml.features import LogMel, to_pictures
+from ml.models import ImageCNN, SpeechCNN, SpeechRecurrent
+
+IMAGE_KINDS = {"image_cnn": ImageCNN}
+SPEECH_KINDS = {f"speech_{kind}": model for kind, model in models.SPEECH_MODELS.items()}
+PICTURES_PER_PASS = 256
+CLIPS_PER_PASS = 32
+Answers = tuple[np.ndarray, np.ndarray]  # posteriors (n, classes), embeddings (n, d)
+
+
+class PictureClassifier:
+    """Answers about pixels uint8 (h, w, c) of any size; the last posterior is that of nothing known."""
+
+    def __init__(self, folder: Path, device: str):
+        model, self.card = models.load_model(Path(folder), device, IMAGE_KINDS)
+        self._model, self._device = cast(ImageCNN, model), device
+        self._side, self._channels = self.card["arguments"]["side"], self.card["arguments"]["channels_in"]
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray | Sequence[np.ndarray]) -> Answers:
+        parts = []
+        for start in range(0, len(pixels), PICTURES_PER_PASS):
+            fitted = [fit_picture(one, self._side, self._channels) for one in pixels[start : start + PICTURES_PER_PASS]]
+            pictures = to_pictures(torch.from_numpy(np.stack(fitted)).to(self._device))
+            parts.append(_answers(self._model.head, self._model.embed(pictures), self.card["temperature"]))
+        return _joined(parts)
+
+
+class SpeechClassifier:
+    """Answers about waveforms float32 (samples,) at the model's rate, of any lengths."""
+
+    def __init__(self, folder: Path, device: str):
+        model, self.card = models.load_model(Path(folder), device, SPEECH_KINDS)
+        self._model, self._device = cast(SpeechCNN | SpeechRecurrent, model), device
+        self._log_mel = LogMel(self.card["sample_rate_hz"], self.card["arguments"]["n_mels"]).to(device)
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> Answers:
+        """Those of like length share a pass, so that little is padded."""
+        order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
+        parts = []
+        for start in range(0, len(order), CLIPS_PER_PASS):
+            clips = [waveforms[index] for index in order[start : start + CLIPS_PER_PASS]]
+            log_mel, frames = self._log_mel(*self._padded(clips))
+            parts.append(_answers(self._model.head, self._model.embed(log_mel, frames), self.card["temperature"]))
+        back = np.argsort(order)
+        posteriors, embeddings = _joined(parts)
+        return posteriors[back], embeddings[back]
+
+    def _padded(self, clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        lengths = [len(clip) for clip in clips]
+        batch = np.zeros((len(clips), max(lengths)), np.float32)
+        for row, clip in zip(batch, clips, strict=True):
+            row[: len(clip)] = clip
+        return torch.from_numpy(batch).to(self._device), torch.tensor(lengths, device=self._device)
+
+
+def checked_picture(pixels: np.ndarray) -> np.ndarray:
+    """The picture itself; UserError unless it is uint8 (h, w, 1 or 3) with at least one pixel."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise UserError("picture: expected an array of 8-bit pixels (height, width, channels)")
+    if 0 in pixels.shape or pixels.shape[2] not in (1, 3):
+        raise UserError(f"picture: expected pixels of 1 or 3 channels, got shape {pixels.shape}")
+    return pixels
+
+
+def fit_picture(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
+    """pixels uint8 (h, w, c) as (side, side, channels): grey by the luminance of ITU-R BT.601, colour by repetition."""
+    if pixels.shape[2] == 3 and channels == 1:
+        pixels = (pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
+    elif pixels.shape[2] == 1 and channels == 3:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return pixels if pixels.shape[:2] == (side, side) else media.resize_square(pixels, side)
+
+
+def _answers(head: Callable[[Tensor], Tensor], embedding: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Calibrated posteriors and the embedding they come from."""
+    posteriors = (head(embedding).float() / temperature).softmax(dim=1)
+    return posteriors.cpu(), embedding.cpu()
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Answers:
+    first, second = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    return first, second

@@ -1,0 +1,96 @@
+"""`python -m orchestration.adding add FOLDER | remove MODALITY ID… | relabel MODALITY ID LABEL`: run the job `adding`.
+
+Exit codes: 0 something changed, 1 nothing did, 2 bad input, with one line for each fault.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from ml.config import MODALITIES, UserError, project_root
+from orchestration.assets.added import ASSET
+from orchestration.launch import failure_reason, prepare_instance
+
+CHANGED, NOTHING_CHANGED, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        config = _config(arguments)
+        prepare_instance(project_root())
+        done = _run(config)
+    except UserError as fault:
+        for line in str(fault).splitlines():
+            print(f"seehear: {line}", file=sys.stderr)
+        return BAD_INPUT
+    changed = [modality for modality in MODALITIES if "file" in done[modality]]
+    for modality in MODALITIES:
+        print(*_told(modality, done[modality]), sep="\n", end="\n" if done[modality] else "")
+    if changed:
+        print(*_next(changed, done), sep="\n")
+    else:
+        print("nothing new: no shard was written, every version is the same")
+    return CHANGED if changed else NOTHING_CHANGED
+
+
+def _config(arguments: Sequence[str]) -> dict[str, Any]:
+    match list(arguments):
+        case ["add", folder]:
+            return {"folder": os.path.abspath(folder)}
+        case ["remove", ("images" | "audio") as modality, first, *others]:
+            return {"modality": modality, "remove": [first, *others]}
+        case ["relabel", ("images" | "audio") as modality, name, label]:
+            return {"modality": modality, "relabel": {name: label}}
+    raise UserError("expected add FOLDER, remove images|audio ID…, or relabel images|audio ID LABEL")
+
+
+def _run(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the job recorded of each modality. Raises UserError with the reason where it failed."""
+    from orchestration.definitions import defs
+
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def("adding").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            run_config={"ops": {"added": {"config": config}}, "loggers": {"progress": {"config": {"steps": 1}}}},
+        )
+    for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
+        raise UserError(failure_reason(event))
+    made = {event.asset_key: event for event in result.get_asset_materialization_events()}
+    return {
+        modality: {key: value.value for key, value in made[dg.AssetKey(name)].materialization.metadata.items()}
+        for modality, name in ASSET.items()
+    }
+
+
+def _told(modality: str, done: dict[str, Any]) -> list[str]:
+    known = [f"{modality}: {done['stored_already']} stored already"] if done.get("stored_already") else []
+    if "file" not in done:
+        return known
+    labels = ", ".join(f"{label} {count}" for label, count in sorted(done["labels"].items()))
+    counts = ", ".join(f"{done[what]} {what}" for what in ("added", "changed", "removed") if done[what])
+    written = f"{counts} ({labels})" if labels else counts
+    lines = [f"{modality}: {written}, {done['bytes']:,} bytes, version {done['dvc_hash']}", *known]
+    return [*lines, f"{modality}: sent {done['pushed']}" if done["sent"] else f"{modality}: not sent: {done['pushed']}"]
+
+
+def _next(changed: Sequence[str], done: dict[str, dict[str, Any]]) -> list[str]:
+    from orchestration.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    lines = []
+    for modality in changed:
+        roots = dg.AssetSelection.assets(f"raw_{modality}")
+        after = [
+            key.to_user_string() for key in graph.toposorted_asset_keys if key in roots.downstream().resolve(graph)
+        ]
+        lines.append(f"stale now: {', '.join(after)}")
+    files = " ".join(f"{done[modality]['file']}.dvc" for modality in changed)
+    return [*lines, f"to share it: git add {files} && git commit", "`make run` brings the rest up to date"]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""How every command ends: exit codes, one line per fault, quiet when nobody reads on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ml.config import UserError
+
+FOUND, NOTHING_FOUND, BAD_INPUT = 0, 1, 2
+OUR_FAULT, INTERRUPTED, NOBODY_READS = 70, 130, 141  # as in sysexits.h and by the shells (128 + signal)
+
+
+class OneLine(click.Group):
+    """Click's group; a wrong call gets one line and exit code 2, and a fault of ours is told from "nothing found"."""
+
+    def main(self, *args, **kwargs):
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as fault:
+            fault.show()
+            sys.exit(BAD_INPUT)
+        except click.ClickException as fault:
+            complain(fault.format_message())
+            sys.exit(BAD_INPUT)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(OUR_FAULT)
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `seehear … | head`: what is still buffered must not complain at exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(NOBODY_READS)
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """A UserError inside ends the command with its one line and exit code 2."""
+    try:
+        yield
+    except UserError as fault:
+        complain(str(fault))
+        sys.exit(BAD_INPUT)
+
+
+def complain(message: str) -> None:
+    click.echo(f"seehear: {' '.join(message.split())}", err=True)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

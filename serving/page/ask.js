@@ -1,0 +1,77 @@
+// Asking for the word: progress, cancelling, faults and trying again. What was given stays, whatever happens.
+
+import { extract, Fault } from "./api.js";
+import { $ } from "./dom.js";
+import { setPlain, setText } from "./i18n.js";
+import { currentPicture } from "./picture.js";
+import { currentRecording } from "./recording.js";
+import { present } from "./result.js";
+
+const WORTH_ANOTHER_TRY = [0, 401, 429, 500, 502, 503, 504]; // 0: no answer came at all
+let running = null;
+let countdown = 0;
+
+export async function ask() {
+  if (running) return;
+  running = new AbortController();
+  quiet();
+  try {
+    const picture = await currentPicture();
+    if (!picture) throw new Fault("needPicture", {}, { status: 400 });
+    const recording = await currentRecording();
+    if (!recording) throw new Fault("needRecording", {}, { status: 400 });
+    waiting(true);
+    await present(await extract(picture, recording.blob, running.signal), recording);
+    setPlain($("message"), "");
+  } catch (fault) {
+    showFault(fault);
+  } finally {
+    waiting(false);
+    running = null;
+  }
+}
+
+export const cancel = () => running?.abort();
+
+/** Says what went wrong; where trying again may help, offers it, after as long as the service asked for. */
+export function showFault(fault) {
+  if (!(fault instanceof Fault)) throw fault;
+  quiet();
+  $("message").classList.toggle("bad", fault.key !== "cancelled");
+  if (fault.key) setText($("message"), fault.key, fault.values);
+  else setPlain($("message"), fault.values.message);
+  if (WORTH_ANOTHER_TRY.includes(fault.status) && fault.key !== "cancelled") offerAgain(fault.retryAfterS ?? 0);
+}
+
+function quiet() {
+  clearInterval(countdown);
+  $("again").hidden = true;
+  $("message").classList.remove("bad");
+  setPlain($("message"), "");
+}
+
+function waiting(on) {
+  $("go").setAttribute("aria-disabled", String(on)); // not disabled: it keeps the focus
+  $("waiting").hidden = $("cancel").hidden = !on;
+  if (on) setText($("message"), "waiting");
+}
+
+function offerAgain(seconds) {
+  const until = performance.now() + 1000 * seconds;
+  const tick = () => {
+    const left = Math.ceil((until - performance.now()) / 1000);
+    $("again").setAttribute("aria-disabled", String(left > 0));
+    if (left > 0) return setText($("again"), "againIn", { s: left });
+    clearInterval(countdown);
+    setText($("again"), "again");
+  };
+  $("again").hidden = false;
+  countdown = setInterval(tick, 250);
+  tick();
+}
+
+export function setUpAsking() {
+  $("go").addEventListener("click", ask);
+  $("cancel").addEventListener("click", cancel);
+  $("again").addEventListener("click", () => $("again").getAttribute("aria-disabled") === "false" && ask());
+}

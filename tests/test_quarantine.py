@@ -1,0 +1,115 @@
+"""Above the share of faulty items everything stops: nothing downstream runs, whoever asked for the run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ml.config import SOURCES, Paths, load_settings
+from ml.sources.starter import pictures
+from orchestration import automation
+from orchestration.definitions import defs
+from orchestration.resources import Project
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ASKED = [dg.AssetKey("raw_images"), dg.AssetKey("image_dataset")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A repository whose own pictures are a quarter faulty, validated once."""
+    root = tmp_path_factory.mktemp("repository")
+    ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "dvc.lock")
+    for name in ("ml", "data_checks", "sources", ".dvc"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=ignored)
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(REPOSITORY / name, root)
+    for source in SOURCES:
+        Paths(root, source).added("images").mkdir(parents=True)
+        Paths(root, source).added("audio").mkdir(parents=True)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    for number, item in zip(range(80), pictures().items, strict=False):
+        file = root / "own" / "images" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"no picture" if number % 4 == 0 else item.content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEEHEAR_SOURCE", "folder")
+        patch.setenv("SEEHEAR_FOLDER", str(root / "own"))
+        yield Project(root=str(root))
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory):
+    with dg.instance_for_test(temp_dir=str(tmp_path_factory.mktemp("dagster"))) as instance:
+        yield instance
+
+
+def ran(project: Project, instance: dg.DagsterInstance, job: str, tags: dict[str, str]) -> dg.ExecuteInProcessResult:
+    definition = defs.resolve_job_def(job)
+    return definition.execute_in_process(
+        instance=instance,
+        asset_selection=ASKED,
+        run_config={"resources": {"project": {"config": {"root": project.root}}}},
+        tags=tags,
+        raise_on_error=False,
+    )
+
+
+def made(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {
+        event.asset_key.to_user_string()
+        for event in result.get_asset_materialization_events()
+        if event.asset_key is not None
+    }
+
+
+@pytest.fixture(scope="module")
+def stopped(project, instance) -> dg.ExecuteInProcessResult:
+    return ran(project, instance, "lineage", {})
+
+
+def test_a_materialization_stops_at_the_check_and_makes_nothing_after_it(project, instance, stopped):
+    result = stopped
+    assert not result.success
+    assert made(result) == {"raw_images"}
+    failed = {one.check_name for one in result.get_asset_check_evaluations() if not one.passed}
+    assert {"image_decodable", "image_quarantine_share"} <= failed
+    assert not project.paths.prepared("images").exists()
+    shown = instance.get_latest_materialization_event(dg.AssetKey("raw_images"))
+    metadata = shown.asset_materialization.metadata
+    assert metadata["quarantined"].value == 20
+    assert "sources/folder/released.txt" in metadata["quarantine"].value
+    assert "| image_decodable | error | 20 |" in metadata["data_card"].value
+
+
+def test_a_run_that_the_sensor_requests_stops_there_too(project, instance):
+    day = project.paths.reports / "drift" / "2026-11-20"
+    day.mkdir(parents=True)
+    (day / "verdict.json").write_text(json.dumps({"state": "drift", "causes": ["brighter"]}))
+    context = dg.build_sensor_context(instance=instance, resources={"project": project})
+    request = automation.retrain_on_drift(context)
+    assert isinstance(request, dg.RunRequest)
+    result = ran(project, instance, "retraining", dict(request.tags))
+    assert not result.success
+    assert made(result) == {"raw_images"}
+    assert not project.paths.prepared("images").exists()
+
+
+def test_asking_for_what_is_downstream_alone_is_refused_by_dvc_and_by_hand(project, stopped):
+    assert not stopped.success
+    settings = load_settings(project.paths.root)
+    assert settings.data.source == "folder"
+    environment = os.environ | {"SEEHEAR_PYTHON": sys.executable, "SEEHEAR_ROOT": str(project.paths.root)}
+    for command in (
+        [sys.executable, "-m", "dvc", "repro", "--single-item", "sources/folder/dvc.yaml:prepared@images"],
+        [sys.executable, "-m", "ml.datasets", "prepare", "folder", "images"],
+    ):
+        done = subprocess.run(command, cwd=project.paths.root, env=environment, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "seehear: folder images: the data failed their checks (image_decodable" in done.stdout + done.stderr
+    assert not project.paths.prepared("images").exists()
