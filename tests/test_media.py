@@ -174,6 +174,7 @@ def test_silent_hours_in_a_small_file_are_refused_without_unpacking_them():
         (recorded(np.array([0, np.nan], np.float32), subtype="FLOAT"), "not finite"),
         (recorded(np.array([0, np.inf], np.float32), subtype="FLOAT"), "not finite"),
     ],
+    ids=["empty", "a bare header", "no samples", "NaN", "infinite"],
 )
 def test_what_is_no_sound_is_refused_by_its_name(content, reason):
     with pytest.raises(UserError, match=f"word: .*{reason}"):
