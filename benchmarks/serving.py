@@ -1,7 +1,8 @@
 """/extract of a 3 s recording: ours beside the Predictor called directly, LitServe, and FastAPI behind uvicorn.
 
 The peers serve the same Predictor with the same decoding and the same answer, each in as many processes as ours, from
-an environment of their own under var/bench that borrows torch and the rest from this one.
+an environment of their own under var/bench that borrows torch and the rest from this one. All run at the same time and
+are asked in turn, so that whatever else the machine does hits them alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ PEERS = {"litserve": "LitServe", "fastapi": "FastAPI and uvicorn"}
 RECORDING_S = 3.0
 ONE_BY_ONE = 100
 CLIENTS = 8
-AT_ONCE_S = 10.0
-ROUNDS = 2  # every server has its turn so often, so that a busy minute of the machine spoils none
+AT_ONCE_S = 4.0
+ROUNDS = 5
 START_S = 120.0
 
 Ask = Callable[[], None]
@@ -51,33 +52,28 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     def direct() -> None:
         predictor.extract(media.decode_picture(picture), *media.decode_recording(recording))
 
-    extra_ms, throughput = {}, {"direct": []}
-    servers = {"ours": lambda: client.serve(bento, paths, workers=workers)}
-    servers |= {name: lambda name=name: _peer(python, name, bundle, workers) for name in PEERS}
-    for _ in range(ROUNDS):
-        throughput["direct"].append(_per_second(direct))
-        for name, start in servers.items():
-            with start() as url:
-                ask = _asker(url, picture, recording)
-                extra_ms.setdefault(name, []).append(_alternating(direct, ask))
-                throughput.setdefault(name, []).append(_per_second(ask))
-    yield from _latencies(extra_ms)
-    yield from _throughputs(throughput)
+    with ExitStack() as running:
+        asks = {"direct": direct}
+        url = running.enter_context(client.serve(bento, paths, workers=workers))
+        asks["ours"] = _asker(url, picture, recording)
+        for name in PEERS:
+            url = running.enter_context(_peer(python, name, bundle, workers))
+            asks[name] = _asker(url, picture, recording)
+        yield from _latencies(_one_by_one(asks))
+        yield from _throughputs(_at_once(asks))
 
 
-def _latencies(taken: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[str, str, str]]:
-    for name, rounds in taken.items():
-        direct_ms, served_ms = (statistics.median(column) for column in zip(*rounds, strict=True))
-        figure = f"{served_ms:.1f} ms, direct {direct_ms:.1f} ms"
-        yield f"/extract of 3 s, one client: {_title(name)}", figure, f"{served_ms - direct_ms:+.1f} ms"
+def _latencies(taken_ms: dict[str, float]) -> Iterator[tuple[str, str, str]]:
+    for name, found_ms in taken_ms.items():
+        over = "" if name == "direct" else f"{found_ms - taken_ms['direct']:+.1f} ms"
+        yield f"/extract of 3 s, one client: {_title(name)}", f"{found_ms:.1f} ms", over
 
 
-def _throughputs(rounds: dict[str, list[float]]) -> Iterator[tuple[str, str, str]]:
-    best = {name: max(found) for name, found in rounds.items()}
-    for name, found in best.items():
-        ratio = f"{found / best['direct']:.2f} of direct"
+def _throughputs(per_second: dict[str, float]) -> Iterator[tuple[str, str, str]]:
+    for name, found in per_second.items():
+        ratio = f"{found / per_second['direct']:.2f} of direct"
         if name in PEERS:
-            ratio += f"; ours is {best['ours'] / found:.2f} of it"
+            ratio += f"; ours is {per_second['ours'] / found:.2f} of it"
         yield f"/extract of 3 s, {CLIENTS} clients: {_title(name)}", f"{found:.1f}/s", ratio
 
 
@@ -115,16 +111,22 @@ def _asker(url: str, picture: bytes, recording: bytes) -> Ask:
     return ask
 
 
-def _alternating(direct: Ask, served: Ask) -> tuple[float, float]:
-    """Median milliseconds of each, called in turn."""
-    taken = [], []
+def _one_by_one(asks: dict[str, Ask]) -> dict[str, float]:
+    """Median milliseconds of one call each, called in turn."""
+    taken_ms = {name: [] for name in asks}
     for turn in range(ONE_BY_ONE + 10):  # the first ten only warm up
-        for times, call in zip(taken, (direct, served), strict=True):
+        for name, ask in asks.items():
             start = time.perf_counter()
-            call()
+            ask()
             if turn >= 10:
-                times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(taken[0]), statistics.median(taken[1])
+                taken_ms[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in taken_ms.items()}
+
+
+def _at_once(asks: dict[str, Ask]) -> dict[str, float]:
+    """Answers a second of each, in the best of some rounds, so that a busy moment of the machine spoils none."""
+    rounds = [{name: _per_second(ask) for name, ask in asks.items()} for _ in range(ROUNDS)]
+    return {name: max(found[name] for found in rounds) for name in asks}
 
 
 def _per_second(ask: Ask) -> float:

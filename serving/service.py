@@ -23,7 +23,7 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from bentoml.models import BentoModel
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ml import media
 from ml.config import Paths, UserError, load_paths, load_settings, project_root
@@ -32,7 +32,7 @@ from serving.admission import Admission
 from serving.answering import extraction_answer, picture_answer, recognition_answer, wav_at_true_level
 from serving.capture import FEEDBACK_SCHEMA, PREDICTION_SCHEMA, RowLog, log_folders, measured
 from serving.following import AtWork, Champions, Follower, take_up
-from serving.http import EXCHANGE, Exchange, HttpLayer
+from serving.http import EXCHANGE, QUIET, Exchange, HttpLayer
 from serving.openapi import Document, document
 from serving.packaging import BUNDLE, CODE, read_champion
 from serving.refusals import Refused
@@ -47,6 +47,7 @@ SETTINGS = load_settings(CODE)  # a Bento's own params.yaml, wherever it is serv
 LIMITS = SETTINGS.serving
 QUEUED = ("/classify_image", "/recognize_speech", "/extract")
 API = (*QUEUED, "/feedback")
+INNER = (*API, *QUIET, "/docs.json", "/schema.json")
 ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
     "NVIDIA_VISIBLE_DEVICES": "all",  # torch brings CUDA with it, so one image does for both:
@@ -73,7 +74,7 @@ class ServiceInForm(bentoml.Service):
         inner = ServiceAppFactory(self, is_main=is_main)
         inner.timeout = None  # it would leave a timer behind every request; the admission keeps the deadline
         return HttpLayer(
-            inner(),
+            _split(inner()),
             int(LIMITS.max_body_mb * 1e6),
             Admission(computed_at_once(cores(), LIMITS.workers), LIMITS.max_waiting, LIMITS.deadline_s),
             token=os.environ.get("SEEHEAR_TOKEN"),
@@ -86,6 +87,19 @@ class ServiceInForm(bentoml.Service):
     @property
     def openapi_spec(self) -> Document:
         return document((self.bento.tag.version if self.bento else None) or "unpackaged", LIMITS)
+
+
+def _split(inner: ASGIApp) -> ASGIApp:
+    """BentoML's own app for its own paths, the page for all others.
+
+    BentoML keeps figures for every path that it is ever asked for, so it must not see those that anybody makes up.
+    """
+
+    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        theirs = scope["type"] != "http" or scope["path"] in INNER
+        await (inner if theirs else PAGES)(scope, receive, send)
+
+    return by_path
 
 
 def _log_as_json() -> None:
@@ -123,7 +137,6 @@ def _count_refusals(path: str, exchange: Exchange) -> None:
 PAGES = page_app()
 
 
-@bentoml.asgi_app(PAGES, path="/")
 @bentoml.service(
     name="seehear",
     service_class=ServiceInForm,

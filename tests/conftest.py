@@ -18,8 +18,8 @@ os.environ.update(
     DAGSTER_DISABLE_TELEMETRY="yes",
     DVC_NO_ANALYTICS="1",
 )
-for _name in ("SOURCE", "MIRROR", "FOLDER", "GROUP_PATTERN", "BUDGET", "SEED", "DEVICE", "ROOT", "MODEL", "LOG"):
-    os.environ.pop(f"SEEHEAR_{_name}", None)
+for _name in [name for name in os.environ if name.startswith("SEEHEAR_")]:
+    os.environ.pop(_name)
 for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
     os.environ.pop(_name, None)
 

@@ -232,7 +232,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(root, files):
 
 
 def test_an_interrupted_extraction_leaves_what_was_there(root, files, tmp_path):
-    sound = np.tile(tones.recording("down", "across"), 600)  # 20 minutes
+    sound = np.tile(tones.recording("down", "across"), 1800)  # an hour
     (tmp_path / "in.wav").write_bytes(media.encode_wav(sound, 8000))
     (tmp_path / "out.wav").write_bytes(b"before")
     environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"}

@@ -13,7 +13,7 @@ import pytest
 import requests
 from conftest import commit_all, copy_checkout, free_port, project_environment
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 LAUNCH = """
 mutation($selector: JobOrPipelineSelector!) {

@@ -60,7 +60,7 @@ def answer_in(said: str) -> dict:
     return json.loads(said[said.index("\n{") : said.index("\n}") + 2])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_own_photographs_and_words_lead_to_a_served_answer(tmp_path):
     """Four labels are pictured, three are spoken, two are both; one file of each kind is damaged."""
     own = own_data.make(

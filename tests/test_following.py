@@ -9,15 +9,13 @@ import time
 import pytest
 import requests
 import tones
-from served import FILES, another_model, asking, metric, point_at, supervisor_of, until
+from served import another_model, asking, metric, point_at, supervisor_of, until
 
 from ml.config import Paths, UserError
 from serving import packaging
 from serving.client import serve
 from serving.following import Champions
 from serving.packaging import Champion
-
-TOKEN = "a token äöü"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +78,7 @@ def test_a_killed_worker_comes_back_and_nobody_goes_without_answers_meanwhile(ur
     with asking(url, clients=2) as clients:
         time.sleep(0.5)
         worker.kill()
-        until(lambda: workers_with(url, first) == 1, 10)
+        until(lambda: workers_with(url, first) == 1, 30)
         until(lambda: workers_with(url, first) == 2, 60)
         time.sleep(0.5)
     assert len(clients.failed) <= 2, "only what the worker was answering"
@@ -100,26 +98,6 @@ def test_the_pointer_is_read_again_only_when_it_was_replaced(tmp_path):
     assert champions.changed()
     with pytest.raises(UserError, match="seehear:one: no such model"):
         champions.bundle()
-
-
-def test_where_a_token_is_set_the_api_needs_it_and_page_and_probes_do_not(paths, first):
-    """Also: a Bento that follows nothing keeps its own model."""
-    bento = packaging.build_bento(first.tag, paths)
-    point_at(Champion("seehear:gone", "0" * 64), paths)
-    with serve(bento, paths, env={"SEEHEAR_TOKEN": TOKEN}) as url:
-        refused = requests.post(f"{url}/extract", files=FILES, timeout=60)
-        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
-        assert refused.json()["error"]["code"] == "unauthorized"
-        wrong = {"Authorization": "Bearer " + TOKEN[:-1]}
-        assert requests.post(f"{url}/extract", files=FILES, headers=_bytes(wrong), timeout=60).status_code == 401
-        right = _bytes({"Authorization": f"Bearer {TOKEN}"})
-        assert requests.post(f"{url}/extract", files=FILES, headers=right, timeout=60).json()["model"] == first.digest
-        for open_to_all in ("/livez", "/readyz", "/metrics", "/app/", "/app/examples", "/docs.json"):
-            assert requests.get(f"{url}{open_to_all}", timeout=60).status_code == 200
-
-
-def _bytes(headers: dict[str, str]) -> dict[str, bytes]:
-    return {name: value.encode() for name, value in headers.items()}
 
 
 def test_told_to_end_the_server_says_so_at_once_and_answers_what_has_come(url):

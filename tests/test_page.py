@@ -339,13 +339,13 @@ def test_what_the_microphone_hears_is_recorded_uncompressed_and_answered(open_pa
     draw(page, "across")
     page.click("#record")
     until(page, "document.getElementById('level').value > 0.3")
-    page.wait_for_selector("#recording-note >> text=Recording… 1 s")
+    page.wait_for_selector("#recording-note >> text=/Recording… [1-9]/")
     page.click("#record")
     page.wait_for_selector("#recording-note >> text=Your recording")
     answer = answer_to(page, lambda: page.click("#go"))
     with soundfile.SoundFile(io.BytesIO(sent(page, "audio"))) as recording:
         assert (recording.subtype, recording.channels) == ("PCM_16", 1)
-        assert 1 <= recording.frames / recording.samplerate < 4
+        assert 1 <= recording.frames / recording.samplerate < 30
         spectrum = np.abs(np.fft.rfft(recording.read()))
         loudest_hz = spectrum.argmax() * recording.samplerate / recording.frames
     pitches = [tones.PITCH_HZ[word] for word in ("across", "down")]

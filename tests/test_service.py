@@ -37,6 +37,7 @@ from serving import packaging
 from serving.client import ask, free_port, require_free, serve
 from serving.http import HttpLayer, read_files
 
+TOKEN = "a token äöü"
 PICTURE, RECORDING = tones.png("down"), tones.wav("across", "down")
 
 
@@ -329,6 +330,12 @@ def test_wrong_addresses_and_methods_have_the_common_form(url, method, path, sta
 # ----------------------------------------------------------------------------------------- feedback and the log
 
 
+def test_paths_that_anybody_makes_up_leave_nothing_in_the_metrics(url):
+    for path in ("/made-up-17", "/app/made-up-17", "/app/examples/made-up-17", "/extract/made-up-17"):
+        assert requests.get(f"{url}{path}", timeout=60).status_code == 404
+    assert "made-up-17" not in requests.get(f"{url}/metrics", timeout=60).text
+
+
 def test_every_answer_is_logged_with_its_id_and_model_and_feedback_joins_it(url, paths, predictor):
     present, absent = extract(url).json(), extract(url, tones.png("slanted")).json()
     spoken = requests.post(f"{url}/recognize_speech", files={"audio": RECORDING}, timeout=60).json()
@@ -407,25 +414,45 @@ def test_the_bento_holds_its_model_pinned_its_code_and_a_dockerfile(bento, paths
     assert not (folder / "src" / "orchestration").exists()
 
 
-def test_an_exported_bento_answers_the_same_elsewhere_with_nothing_but_its_own_requirements(
-    bento, paths, predictor, tmp_path
-):
-    python = environment_of(paths, bento, tmp_path / "env")
-    archive = tmp_path / "exported.bento"
-    elsewhere = Paths(tmp_path / "elsewhere", "starter")
-    elsewhere.root.mkdir()
+@pytest.fixture(scope="module")
+def elsewhere(bento, paths, tmp_path_factory):
+    """The address of the Bento, exported to another machine with nothing but its own requirements, behind a token."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    python = environment_of(paths, bento, folder / "env")
     home = {name: value for name, value in os.environ.items() if not name.startswith(("SEEHEAR_", "PYTHON"))}
-    for where, arguments in ((paths, ["export", bento, str(archive)]), (elsewhere, ["import", str(archive)])):
-        command = [python, "-m", "bentoml", *arguments]
-        environment = home | {"BENTOML_HOME": str(where.bentoml)}
+    there = Paths(folder / "home", "starter")
+    for where, verb in ((paths, ("export", bento)), (there, ("import",))):
         where.bentoml.mkdir(parents=True, exist_ok=True)
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    with serve(bento, elsewhere, python=python) as url:
-        answer = extract(url).json()
-    found = predictor.extract(tones.picture("down"), soundfile.read(io.BytesIO(RECORDING), dtype="float32")[0], 8000)
-    assert answer["model"] == predictor.digest
-    assert answer["presence"] == pytest.approx(found.presence, abs=1e-4)
-    assert np.abs(sound_of(answer)[0] - found.estimate).max() < 1e-4
+        command = [python, "-m", "bentoml", *verb, str(folder / "exported.bento")]
+        environment = home | {"BENTOML_HOME": str(where.bentoml)}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    there.champion.write_text('{"tag": "seehear:another", "digest": "0"}')
+    with serve(bento, there, python=python, env={"SEEHEAR_TOKEN": TOKEN}) as address:
+        yield address
+
+
+def test_an_exported_bento_gives_the_same_answers_elsewhere_and_follows_no_champion(elsewhere, url, predictor):
+    files = {"image": PICTURE, "audio": RECORDING}
+    there = requests.post(f"{elsewhere}/extract", files=files, headers=bearing(TOKEN), timeout=60).json()
+    here = extract(url).json()
+    assert there["model"] == predictor.digest
+    assert there["presence"] == pytest.approx(here["presence"], abs=1e-4)
+    assert np.abs(sound_of(there)[0] - sound_of(here)[0]).max() < 1e-4
+
+
+def test_where_a_token_is_set_the_api_needs_it_and_page_and_probes_do_not(elsewhere):
+    for headers in ({}, bearing(TOKEN[:-1]), bearing("")):
+        refused = requests.post(f"{elsewhere}/classify_image", files={"image": PICTURE}, headers=headers, timeout=60)
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert error(refused)["code"] == "unauthorized"
+    assert requests.post(f"{elsewhere}/feedback", json={}, timeout=60).status_code == 401
+    assert requests.post(f"{elsewhere}/feedback", json={}, headers=bearing(TOKEN), timeout=60).status_code == 400
+    for open_to_all in ("/livez", "/readyz", "/metrics", "/app/", "/app/examples", "/docs.json"):
+        assert requests.get(f"{elsewhere}{open_to_all}", timeout=60).status_code == 200
+
+
+def bearing(token: str) -> dict[str, bytes]:
+    return {"Authorization": f"Bearer {token}".encode()}
 
 
 def environment_of(paths: Paths, bento: str, folder: Path) -> str:
