@@ -13,6 +13,8 @@ from ml.config import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from data_checks.comparisons.signatures import Signatures
+
 SIMILAR = "similar.parquet"
 LABEL_ERRORS = "label_errors.parquet"
 ADDED = ("cluster", "label_doubted", "label_suggested", "label_quality")
@@ -20,23 +22,23 @@ SIMILAR_SCHEMA = pa.schema([("id", pa.string()), ("cluster", pa.int64())])
 LABEL_ERRORS_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("id", "shard", "label", "suggested")] + [("quality", pa.float64())]
 )
-NEEDED = ("signature", "content_sha256", "label", "split")
+NEEDED = ("content_sha256", "label", "split")
 
 
-def with_comparisons(items: pd.DataFrame, modality: str) -> pd.DataFrame:
+def with_comparisons(items: pd.DataFrame, signatures: Signatures | None, modality: str) -> pd.DataFrame:
     """Adds `cluster` (of near copies; null for none), `near_copies` (earlier ones in the same split of the publisher's,
     exact ones not counted), `near_labels` (others in its cluster), `label_doubted`, `label_suggested`, `label_quality`.
 
-    Where a column that this needs is missing nothing is added, and the expectations on it say so.
+    signatures: as measured, one for each item. Where they or a column that this needs are missing nothing is added,
+    and the expectations on it say so.
     """
     import pandas as pd
 
     from data_checks.comparisons.label_errors import doubted_labels
     from data_checks.comparisons.similar import near_copies
 
-    if not set(NEEDED) <= set(items.columns):
+    if signatures is None or not set(NEEDED) <= set(items.columns):
         return items
-    signatures = [one if isinstance(one, bytes) else None for one in items["signature"]]
     found = near_copies(signatures, modality)
     doubts = doubted_labels(signatures, [one if isinstance(one, str) else None for one in items["label"]], modality)
     cluster = pd.Series(found, items.index).astype("Int64").mask(found < 0)

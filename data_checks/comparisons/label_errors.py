@@ -8,11 +8,14 @@ Folds are drawn by item and not by speaker: with few speakers, those of the othe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_checks.comparisons.signatures import BANDS, CELLS, FRAMES, unpacked
+from data_checks.comparisons.signatures import BANDS, CELLS, FRAMES, Signatures, parts, unpacked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FOLDS = 5
 FEATURES = 600
@@ -32,7 +35,9 @@ class Doubts(NamedTuple):
     quality: np.ndarray
 
 
-def doubted_labels(signatures: Sequence[bytes | None], labels: Sequence[str | None], modality: str) -> Doubts:
+def doubted_labels(
+    signatures: Sequence[bytes | None] | pa.ChunkedArray | Signatures, labels: Sequence[str | None], modality: str
+) -> Doubts:
     """Which labels are likely wrong. An item without a signature or a label, or of a rare label, is not judged.
 
     Its quality is 1 then. Nothing is doubted where the labels cannot be told by the signatures well enough.
@@ -41,21 +46,18 @@ def doubted_labels(signatures: Sequence[bytes | None], labels: Sequence[str | No
     doubts = Doubts(np.zeros(len(labels), bool), np.full(len(labels), None, object), np.ones(len(labels)))
     names, counts = np.unique(labels_given.astype(str), return_counts=True)
     usual = {name for name, count in zip(names, counts, strict=True) if name and count >= FEWEST_OF_A_LABEL}
-    judged = np.array([s is not None and label in usual for s, label in zip(signatures, labels, strict=True)], bool)
+    rows, known = unpacked(signatures)
+    judged = known & np.array([label in usual for label in labels], bool)
     classes, given = np.unique(labels_given[judged].astype(str), return_inverse=True)
     if len(classes) < 2:
         return doubts
-    rows = unpacked(_of(signatures, judged))
-    probabilities = _out_of_fold(_features(rows, modality), given, len(classes))
+    coarse = _coarse(rows, np.flatnonzero(judged[known]), modality)
+    probabilities = _out_of_fold(coarse, given, len(classes))
     likeliest = probabilities.argmax(1)
     doubts.suggested[judged] = classes[likeliest]
     if (likeliest == given).mean() >= LEAST_AGREEMENT:
         doubts.doubted[judged], doubts.quality[judged] = _issues(given, probabilities)
     return doubts
-
-
-def _of(signatures: Sequence[bytes | None], judged: np.ndarray) -> list[bytes]:
-    return [one for one, kept in zip(signatures, judged, strict=True) if kept and one is not None]
 
 
 def _issues(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,27 +70,23 @@ def _issues(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, n
     return issues, np.round(quality, 4)
 
 
-def _features(rows: np.ndarray, modality: str) -> np.ndarray:
-    """Random Fourier features of signatures (n, bytes): float32 (n, FEATURES + 1), the last one constant."""
-    coarse = _coarse(rows, modality)
+def _coarse(rows: np.ndarray, places: np.ndarray, modality: str) -> np.ndarray:
+    """Low frequencies of the signatures at `places`, centred, the mean square of a row being 1: float32 (n, d)."""
+    low = _low_pictures if modality == "images" else _low_recordings
+    coarse = np.concatenate([low(rows[part]) for part in parts(places)])
     coarse -= coarse.mean(0)
-    coarse /= np.sqrt((coarse**2).sum(1).mean())  # the mean square of a row is 1
-    draws = np.random.default_rng(0)
-    directions = draws.normal(size=(coarse.shape[1], FEATURES)) * np.sqrt(2 * WIDTH)
-    phases = draws.uniform(0, 2 * np.pi, FEATURES)
-    waves = np.cos(coarse @ directions.astype(np.float32) + phases.astype(np.float32)) * np.float32(
-        np.sqrt(2 / FEATURES)
-    )
-    return np.append(waves, np.ones((len(rows), 1), np.float32), axis=1)
+    coarse /= np.sqrt(np.einsum("nd,nd->n", coarse, coarse).mean())
+    return coarse
 
 
-def _coarse(rows: np.ndarray, modality: str) -> np.ndarray:
-    """The low frequencies of signatures, by a cosine transform: float32 (n, d)."""
-    if modality == "images":
-        across = _waves(CELLS, PICTURE_CYCLES)
-        grey = rows[:, : CELLS**2].astype(np.float32) @ np.kron(across, across).T
-        colour = rows[:, CELLS**2 :].astype(np.float32) - 128
-        return np.append(grey, colour, axis=1)
+def _low_pictures(rows: np.ndarray) -> np.ndarray:
+    across = _waves(CELLS, PICTURE_CYCLES)
+    grey = rows[:, : CELLS**2].astype(np.float32) @ np.kron(across, across).T
+    colour = rows[:, CELLS**2 :].astype(np.float32) - 128
+    return np.append(grey, colour, axis=1)
+
+
+def _low_recordings(rows: np.ndarray) -> np.ndarray:
     levels = rows.astype(np.float32)
     levels -= levels.mean(1, keepdims=True)
     return levels @ np.kron(_waves(FRAMES, FRAME_CYCLES), _waves(BANDS, BAND_CYCLES)).T
@@ -99,20 +97,52 @@ def _waves(size: int, count: int) -> np.ndarray:
     return np.cos(np.pi * np.outer(np.arange(count), np.arange(size) + 0.5) / size).astype(np.float32)
 
 
-def _out_of_fold(features: np.ndarray, given: np.ndarray, classes: int) -> np.ndarray:
-    """What each item's label would be, said by a fit to the other folds: probabilities (n, classes)."""
-    wanted = np.eye(classes, dtype=np.float32)[given]
+class _Features:
+    """Random Fourier features of coarse signatures (n, d): float32 (n, FEATURES + 1), the last one constant."""
+
+    def __init__(self, dimensions: int):
+        draws = np.random.default_rng(0)
+        self._directions = (draws.normal(size=(dimensions, FEATURES)) * np.sqrt(2 * WIDTH)).astype(np.float32)
+        self._phases = draws.uniform(0, 2 * np.pi, FEATURES).astype(np.float32)
+
+    def of(self, coarse: np.ndarray) -> np.ndarray:
+        features = np.ones((len(coarse), FEATURES + 1), np.float32)
+        waves = np.matmul(coarse, self._directions, out=features[:, :-1])
+        waves += self._phases
+        np.cos(waves, out=waves)
+        waves *= np.float32(np.sqrt(2 / FEATURES))
+        return features
+
+
+def _out_of_fold(coarse: np.ndarray, given: np.ndarray, classes: int) -> np.ndarray:
+    """What each item's label would be, said by a fit to the other folds: probabilities (n, classes).
+
+    The features are made a part at a time, and once more for the scores: all of them would be far more than the data.
+    """
+    features = _Features(coarse.shape[1])
     fold = np.random.default_rng(0).permutation(len(given)) % FOLDS
-    parts = [
-        (features[fold == k].T @ features[fold == k], features[fold == k].T @ wanted[fold == k]) for k in range(FOLDS)
-    ]
-    squares, products = (np.asarray(part, np.float64).sum(0) for part in zip(*parts, strict=True))
+    folds = [parts(np.flatnonzero(fold == k)) for k in range(FOLDS)]
+    fits = [_fit(features, coarse, given, classes, own) for own in folds]
+    squares, products = (np.sum(sums, axis=0) for sums in zip(*fits, strict=True))
     scores = np.zeros((len(given), classes))
-    for k, (own_squares, own_products) in enumerate(parts):
+    for own, (own_squares, own_products) in zip(folds, fits, strict=True):
         rest = squares - own_squares + PENALTY * np.eye(len(squares))
-        weights = np.linalg.solve(rest, products - own_products)
-        scores[fold == k] = features[fold == k] @ weights.astype(np.float32)
+        weights = np.linalg.solve(rest, products - own_products).astype(np.float32)
+        for part in own:
+            scores[part] = features.of(coarse[part]) @ weights
     return _softmax(SHARPNESS * scores)
+
+
+def _fit(
+    features: _Features, coarse: np.ndarray, given: np.ndarray, classes: int, own: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of squares (d, d) and of products with the labels (d, classes) that least squares needs of a fold."""
+    squares, products = np.zeros((FEATURES + 1, FEATURES + 1)), np.zeros((FEATURES + 1, classes))
+    for part in own:
+        waves = features.of(coarse[part])
+        squares += waves.T @ waves
+        products += waves.T @ np.eye(classes, dtype=np.float32)[given[part]]
+    return squares, products
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

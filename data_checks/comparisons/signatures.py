@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CELLS = 16  # a picture's grey levels, as means over a grid of CELLS x CELLS
 COLOUR_CELLS = 4  # its two colour differences, over a coarser grid
@@ -28,6 +32,7 @@ OUTSIDE = 0  # stands for a frame before the beginning or after the end; the low
 ACTIVE_DB = 30.0  # a slice this far below the loudest one does not move the middle
 SLICE_S = 0.004
 SILENT_POWER = 1e-12
+PART_ROWS = 1024  # items of which a comparison holds more than the signature at a time
 
 
 def picture_signature(pixels: np.ndarray) -> bytes:
@@ -154,6 +159,32 @@ def _mel(hz: float) -> float:
     return 2595 * float(np.log10(1 + hz / 700))
 
 
-def unpacked(signatures: Sequence[bytes]) -> np.ndarray:
-    """Signatures of one kind as rows: uint8 (n, bytes)."""
-    return np.frombuffer(b"".join(signatures), np.uint8).reshape(len(signatures), -1)
+class Signatures(NamedTuple):
+    """rows: the signatures of one kind that are there, uint8 (known, bytes); known: which are, bool (n,)."""
+
+    rows: np.ndarray
+    known: np.ndarray
+
+
+def unpacked(signatures: Sequence[bytes | None] | pa.ChunkedArray | Signatures) -> Signatures:
+    """Signatures as rows; those of an Arrow column never become Python objects."""
+    import pyarrow as pa
+
+    if isinstance(signatures, Signatures):
+        return signatures
+    column: pa.ChunkedArray = (
+        signatures if isinstance(signatures, pa.ChunkedArray) else pa.chunked_array([pa.array(signatures, pa.binary())])
+    )
+    known = column.is_valid().to_numpy()
+    there = column.drop_null().cast(pa.large_binary())  # 2 GB and more of them may come
+    if not len(there):
+        return Signatures(np.zeros((0, 0), np.uint8), known)
+    flat = there.combine_chunks()
+    _, starts, content = flat.buffers()
+    places = np.frombuffer(starts, np.int64)[flat.offset : flat.offset + len(flat) + 1]
+    return Signatures(np.frombuffer(content, np.uint8)[places[0] : places[-1]].reshape(len(flat), -1), known)
+
+
+def parts(places: np.ndarray) -> list[np.ndarray]:
+    """Places in parts of PART_ROWS and a rest."""
+    return [places[at : at + PART_ROWS] for at in range(0, len(places), PART_ROWS)]

@@ -7,17 +7,32 @@ IJCV 60(2), section 7.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_checks.comparisons.signatures import BANDS, BLOCK, CELLS, FRAMES, OUTSIDE, STEPS_PER_DB, unpacked
+from data_checks.comparisons.signatures import (
+    BANDS,
+    BLOCK,
+    CELLS,
+    FRAMES,
+    OUTSIDE,
+    PICTURE_BYTES,
+    STEPS_PER_DB,
+    Signatures,
+    parts,
+    unpacked,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NEIGHBOURS = 6  # candidates of each item, itself not counted
 MOST_COPIES = 4  # of one item that are told from a family by their ratio; beyond them only the certain ones count
 CHUNK_PAIRS = 4096  # compared at a time
-CHUNK_ROWS = 256  # compared with everything at a time
 SHARPNESS = 8.0  # cycles over a picture at which detail counts 0.6 times
 SEARCHED_SHARPNESS = 4.0  # the same while candidates are looked for
 SEARCHED_DIMENSIONS = 12
@@ -29,6 +44,7 @@ COMMON_SHARE = 0.6  # of the shorter recording's frames that two copies have in 
 KEPT_SHARE = 0.75  # of the common frames' weight; the worst ones may lie at a cut or be clipped
 LARGEST_LAG = 5  # frames
 TRIED_LAGS = 2
+LEVELS_DB = np.maximum(np.arange(256, dtype=np.float32) - 1, 0) / STEPS_PER_DB  # of each step
 STILL = 2  # steps; a signature that spans less shows or says nothing
 
 
@@ -47,23 +63,22 @@ class Limits:
 LIMITS = {"images": Limits(0.03, 0.16, 0.45), "audio": Limits(0.1, 1.5, 0.4)}
 
 
-def near_copies(signatures: Sequence[bytes | None], modality: str) -> np.ndarray:
+def near_copies(signatures: Sequence[bytes | None] | pa.ChunkedArray | Signatures, modality: str) -> np.ndarray:
     """Which items are copies or near copies of each other: int64 (n,), the number of the cluster or -1 for none.
 
     Clusters are numbered in the order of their first item. An item without a signature is in none, and so is one that
     shows or says nothing.
     """
-    known = np.array([i for i, one in enumerate(signatures) if one is not None], np.int64)
-    found = np.full(len(signatures), -1, np.int64)
-    if not len(known):
+    rows, known = unpacked(signatures)
+    found = np.full(len(known), -1, np.int64)
+    if not len(rows):
         return found
-    rows = unpacked([one for one in signatures if one is not None])
     distinct, member = _distinct(rows)
     telling = np.ptp(distinct[:, : CELLS**2] if modality == "images" else distinct, axis=1) > STILL
     places = np.flatnonzero(telling)
     first, second = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if len(places) > 1:
-        first, second = _near_pairs(distinct[places], modality)
+        first, second = _near_pairs(distinct if telling.all() else distinct[places], modality)
         first, second = places[first], places[second]
     cluster = _components(first, second, len(distinct))[member]
     cluster[~telling[member]] = -1
@@ -73,10 +88,11 @@ def near_copies(signatures: Sequence[bytes | None], modality: str) -> np.ndarray
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different rows of uint8 (n, bytes) in the order of their first, and for each row its place among them."""
-    places: dict[bytes, int] = {}
-    member = np.array([places.setdefault(row.tobytes(), len(places)) for row in rows], np.int64)
-    first = np.unique(member, return_index=True)[1]
-    return rows[first], member
+    places: dict[bytes, int] = {}  # by digests: the rows themselves would take the memory of the whole array again
+    member = np.array([places.setdefault(blake2b(row, digest_size=16).digest(), len(places)) for row in rows], np.int64)
+    if len(places) == len(rows):
+        return rows, member
+    return rows[np.unique(member, return_index=True)[1]], member
 
 
 def _components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
@@ -108,17 +124,30 @@ def _near_pairs(rows: np.ndarray, modality: str) -> tuple[np.ndarray, np.ndarray
     pairs = comparison.candidates()
     distance = comparison.distances(*pairs)
     suspects = np.unique(np.concatenate(_copies(*pairs, distance, len(rows), limits)))
-    pairs = _pairs(*map(np.concatenate, zip(pairs, _exhaustive(comparison.features, suspects), strict=True)))
-    return _copies(*pairs, comparison.distances(*pairs), len(rows), limits)
+    more = _pairs(*_exhaustive(comparison.features, suspects, len(rows)))
+    new = ~np.isin(_key(*more), _key(*pairs))
+    more = more[0][new], more[1][new]
+    distance = np.append(distance, comparison.distances(*more))
+    first, second = (np.append(one, other) for one, other in zip(pairs, more, strict=True))
+    return _copies(first, second, distance, len(rows), limits)
 
 
-def _exhaustive(features: np.ndarray, suspects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of each suspect with its nearest ones among all unit vectors `features` (n, d)."""
-    count = min(2 * NEIGHBOURS, len(features) - 1)
+def _exhaustive(
+    features: Callable[[np.ndarray], np.ndarray], suspects: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of each suspect with its nearest ones among all `size` items, of which `features` makes unit vectors."""
+    count = min(2 * NEIGHBOURS, size - 1)
     near = [np.zeros((0, count), np.int64)]
-    for at in range(0, len(suspects), CHUNK_ROWS):
-        alike = features[suspects[at : at + CHUNK_ROWS]] @ features.T
-        near.append(np.argpartition(-alike, count, axis=1)[:, : count + 1][:, :count])
+    for own in parts(suspects):
+        best, likeness = np.zeros((len(own), 0), np.int64), np.zeros((len(own), 0), np.float32)
+        for others in parts(np.arange(size)):
+            likeness = np.append(likeness, features(own) @ features(others).T, axis=1)
+            best = np.append(best, np.broadcast_to(others, (len(own), len(others))), axis=1)
+            if best.shape[1] > count:
+                kept = np.argpartition(-likeness, count, axis=1)[:, :count]
+                best = np.take_along_axis(best, kept, axis=1)
+                likeness = np.take_along_axis(likeness, kept, axis=1)
+        near.append(best)
     return np.repeat(suspects, count), np.concatenate(near).ravel()
 
 
@@ -151,57 +180,79 @@ def _neighbours(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     return np.repeat(np.arange(len(points)), near.shape[1]), near.ravel()
 
 
-def _reduced(features: np.ndarray, dimensions: int) -> np.ndarray:
-    """Principal components of features (n, d): float32 (n, dimensions)."""
-    centred = features - features.mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    return centred @ vectors[:, ::-1][:, :dimensions]
+def _reduced(made: Callable[[], Iterable[np.ndarray]], dimensions: int) -> np.ndarray:
+    """Principal components of features, `made` in parts (rows, d) and each time anew: float32 (n, dimensions)."""
+    from scipy.linalg import eigh
+
+    count, total, squares = 0, np.zeros(1), np.zeros(1)
+    for part in made():
+        count, total, squares = count + len(part), total + part.sum(0), squares + part.T @ part
+    mean = total / max(count, 1)
+    size = len(mean)
+    chosen = (max(size - dimensions, 0), size - 1)
+    _, vectors = eigh(squares - count * np.outer(mean, mean), subset_by_index=chosen, driver="evr")
+    mean, vectors = mean.astype(np.float32), vectors[:, ::-1].astype(np.float32)
+    return np.concatenate([(part - mean) @ vectors for part in made()])
 
 
 def _pairs(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every pair once, the smaller number first, without those of an item with itself."""
     low, high = np.minimum(one, other), np.maximum(one, other)
-    key = np.unique((low << 32 | high)[low < high])
+    key = np.unique(_key(low, high)[low < high])
     return key >> 32, key & 0xFFFFFFFF
+
+
+def _key(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return first << 32 | second
 
 
 class Pictures:
     """Distinct picture signatures to be compared; distances are those of unit vectors, 0 to 2."""
 
     def __init__(self, rows: np.ndarray):
-        spectra, cycles = _spectra(rows)
-        self.features = _unit(spectra)
-        self._duller = [_unit(spectra * _damping(cycles, blur)) for blur in BLURS]
-        self._searched = _unit(spectra * _damping(cycles, SEARCHED_SHARPNESS))
+        transform, self._cycles = _transform()
+        self._all = parts(np.arange(len(rows)))
+        self._features = np.concatenate([_unit(_spectra(rows[part], transform)) for part in self._all])
+        # as it is, and duller; a duller vector is as long as `_lengths` says before it is a unit vector again
+        self._dampings = np.stack([_damping(self._cycles, blur) for blur in (np.inf, *BLURS)], axis=1)  # (d, kinds)
+        squares = [self._features[part] ** 2 @ self._dampings**2 for part in self._all]
+        self._lengths = np.maximum(np.sqrt(np.concatenate(squares)), 1e-6)  # (n, kinds)
+
+    def features(self, places: np.ndarray) -> np.ndarray:
+        return self._features[places]
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
-        return _pairs(*_neighbours(_reduced(self._searched, SEARCHED_DIMENSIONS), NEIGHBOURS))
+        damping = _damping(self._cycles, SEARCHED_SHARPNESS)
+        searched = _reduced(lambda: (_unit(self._features[part] * damping) for part in self._all), SEARCHED_DIMENSIONS)
+        return _pairs(*_neighbours(searched, NEIGHBOURS))
 
     def distances(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """How far apart each pair is, one of the two being made duller where that brings them closer."""
         closest = np.zeros(len(first), np.float32)
         for at in range(0, len(first), CHUNK_PAIRS):
             one, other = first[at : at + CHUNK_PAIRS], second[at : at + CHUNK_PAIRS]
-            sharp, sharp_other = self.features[one], self.features[other]
-            alike = [np.einsum("pd,pd->p", sharp, sharp_other)]
-            alike += [np.einsum("pd,pd->p", duller[one], sharp_other) for duller in self._duller]
-            alike += [np.einsum("pd,pd->p", sharp, duller[other]) for duller in self._duller]
-            closest[at : at + CHUNK_PAIRS] = np.max(alike, axis=0)
+            alike = (self._features[one] * self._features[other]) @ self._dampings
+            either = np.maximum(alike / self._lengths[one], alike / self._lengths[other])
+            closest[at : at + CHUNK_PAIRS] = either.max(1)
         return np.sqrt(np.maximum(2 - 2 * closest, 0))
 
 
-def _spectra(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine transforms of picture signatures without their mean, then colours: float32 (n, d), and cycles (d,)."""
+def _transform() -> tuple[np.ndarray, np.ndarray]:
+    """A cosine transform without the mean: float32 (CELLS², d), and cycles of grey and then colour columns."""
     steps = np.arange(CELLS)
     waves = np.cos(np.pi * np.outer(steps, steps + 0.5) / CELLS) * np.sqrt(2 / CELLS)
     waves[0] /= np.sqrt(2)
     cycles = np.hypot(steps[:, None], steps[None]).ravel()
     kept = (cycles > 0) & (cycles <= DETAIL)
-    transform = np.kron(waves, waves)[kept].T.astype(np.float32)
+    transform = np.kron(waves, waves)[kept].T * _damping(cycles[kept], SHARPNESS)
+    return transform.astype(np.float32), np.append(cycles[kept], np.zeros(PICTURE_BYTES - CELLS**2))
+
+
+def _spectra(rows: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Cosine transforms of picture signatures, then colours: float32 (n, d)."""
     grey = rows[:, : CELLS**2].astype(np.float32) @ transform
-    grey *= _damping(cycles[kept], SHARPNESS)
     colour = (rows[:, CELLS**2 :].astype(np.float32) - 128) * BLOCK  # one colour cell stands for BLOCK² grey ones
-    return np.concatenate([grey, colour], axis=1), np.concatenate([cycles[kept], np.zeros(colour.shape[1])])
+    return np.concatenate([grey, colour], axis=1)
 
 
 def _damping(cycles: np.ndarray, sharpness: float) -> np.ndarray:
@@ -217,34 +268,50 @@ class Recordings:
     """Distinct recording signatures to be compared; distances are differences of level in dB."""
 
     def __init__(self, rows: np.ndarray):
-        steps = rows.reshape(-1, FRAMES, BANDS)
-        self._inside = steps[:, :, 0] != OUTSIDE  # (n, frames)
-        self._levels_db = np.maximum(steps.astype(np.float32) - 1, 0) / STEPS_PER_DB
+        self._steps = rows.reshape(-1, FRAMES, BANDS)
+        self._all = parts(np.arange(len(rows)))
+        self._inside = self._steps[:, :, 0] != OUTSIDE  # (n, frames)
         cells = BANDS * np.maximum(self._inside.sum(1), 1)
-        mean = self._levels_db.sum((1, 2)) / cells
-        self._centred = np.where(self._inside[:, :, None], self._levels_db - mean[:, None, None], 0)
-        self.features = _unit(self._centred.reshape(len(rows), -1))
+        self._mean_db = np.concatenate([LEVELS_DB[self._steps[part]].sum((1, 2)) for part in self._all])
+        self._mean_db /= cells.astype(np.float32)
+
+    def features(self, places: np.ndarray) -> np.ndarray:
+        return _unit(self._centred(places).reshape(len(places), -1))
+
+    def _centred(self, places: np.ndarray) -> np.ndarray:
+        """Levels above the recording's mean, 0 outside of it: (places, frames, bands) in dB."""
+        above = LEVELS_DB[self._steps[places]] - self._mean_db[places, None, None]
+        above *= self._inside[places][:, :, None]
+        return above
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """Pairs that are alike as a whole, and pairs that are alike around a peak of the sound."""
-        whole = _neighbours(_reduced(self.features, SEARCHED_DIMENSIONS), NEIGHBOURS)
-        owner, patches = self._patches()
-        local = _neighbours(_reduced(_unit(patches), SEARCHED_DIMENSIONS), NEIGHBOURS)
+        wholes = _reduced(lambda: (self.features(part) for part in self._all), SEARCHED_DIMENSIONS)
+        owner, middle = self._peaks()
+        peaks = parts(np.arange(len(owner)))
+        around = _reduced(
+            lambda: (_unit(self._patches(owner[part], middle[part])) for part in peaks), SEARCHED_DIMENSIONS
+        )
+        whole, local = (_neighbours(points, NEIGHBOURS) for points in (wholes, around))
         one, other = (np.concatenate([of_all, owner[of_peaks]]) for of_all, of_peaks in zip(whole, local, strict=True))
         return _pairs(one, other)
 
-    def _patches(self) -> tuple[np.ndarray, np.ndarray]:
-        """The recording of each peak, and the levels around it: int64 (m,), float32 (m, d)."""
-        power = (10 ** (self._levels_db / 10)).sum(2) * self._inside
-        power = np.pad(power, ((0, 0), (2, 2)))
+    def _peaks(self) -> tuple[np.ndarray, np.ndarray]:
+        """The recording of each peak, and the frame where it is: int64 (m,) both."""
+        power = np.concatenate([(10 ** (LEVELS_DB / 10))[self._steps[part]].sum(2) for part in self._all])
+        power = np.pad(power * self._inside, ((0, 0), (2, 2)))
         smooth = power[:, :-2] + 2 * power[:, 1:-1] + power[:, 2:]  # one frame more at either end
         middle = smooth[:, 1:-1]
         peak = np.where((middle >= smooth[:, :-2]) & (middle > smooth[:, 2:]), middle, 0)
         at = np.argsort(-peak, axis=1, kind="stable")[:, :PEAKS]
         owner, rank = np.nonzero(np.take_along_axis(peak, at, axis=1) > 0)
-        around = at[owner, rank][:, None] + np.arange(2 * PATCH_FRAMES + 1)
-        padded = np.pad(self._centred, ((0, 0), (PATCH_FRAMES, PATCH_FRAMES), (0, 0)))
-        return owner, padded[owner[:, None], around].reshape(len(owner), -1)
+        return owner, at[owner, rank]
+
+    def _patches(self, owner: np.ndarray, middle: np.ndarray) -> np.ndarray:
+        """The levels around peaks: float32 (m, d)."""
+        padded = np.pad(self._centred(owner), ((0, 0), (PATCH_FRAMES, PATCH_FRAMES), (0, 0)))
+        around = middle[:, None] + np.arange(2 * PATCH_FRAMES + 1)
+        return padded[np.arange(len(owner))[:, None], around].reshape(len(owner), -1)
 
     def distances(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """How many dB the levels of each pair differ, at the lag that suits them best."""
@@ -262,7 +329,10 @@ class Recordings:
         frames = np.arange(FRAMES)[None] + lags[:, None]
         there = (frames >= 0) & (frames < FRAMES)
         frames = np.clip(frames, 0, FRAMES - 1)
-        one, other = self._levels_db[first], self._levels_db[second[:, None], frames]  # (pairs, frames, bands)
+        one, other = (
+            LEVELS_DB[self._steps[first]],
+            LEVELS_DB[self._steps[second[:, None], frames]],
+        )  # (pairs, frames, bands)
         common = self._inside[first] & self._inside[second[:, None], frames] & there
         weight = np.maximum(one, other) * common[:, :, None]  # what is loud in either counts
         difference = one - other
@@ -275,7 +345,7 @@ class Recordings:
 
     def _lags(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """By how many frames each second recording may lie later than its first, likeliest last: (pairs, lags)."""
-        one, other = self._centred[first], self._centred[second]
+        one, other = self._centred(first), self._centred(second)
         lags = np.arange(-LARGEST_LAG, LARGEST_LAG + 1)
         alike = [
             np.einsum(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from data_checks.comparisons.columns import with_comparisons
+from data_checks.comparisons.signatures import Signatures, unpacked
 from data_checks.expectations.outliers import with_outliers
 from ml.config import UserError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROW = "row"  # position in the table, since ids may repeat
+SIGNATURE = "signature"  # large, needed to compare items only, and never part of a table
 
 
 class Derived(NamedTuple):
@@ -88,13 +90,26 @@ def _with(frame: pd.DataFrame, columns: tuple[Derived, ...]) -> pd.DataFrame:
 
 def items_table(facts: Path) -> pd.DataFrame:
     """The facts of every item, with what compares an item with the others; raises UserError where there are none."""
-    import pandas as pd
+    import pyarrow as pa
 
     if not facts.is_file():
         raise UserError(f"{facts}: expected measured facts, found none; run `dvc repro`")
-    frame = pd.read_parquet(facts)
-    numbered = with_comparisons(frame.assign(**{ROW: np.arange(len(frame))}), facts.stem)
+    frame, signatures = _facts(facts)
+    numbered = with_comparisons(frame.assign(**{ROW: np.arange(len(frame))}), signatures, facts.stem)
+    del signatures
+    pa.default_memory_pool().release_unused()  # Great Expectations comes next and needs its own
     return with_outliers(_with(numbered, ITEM_COLUMNS))
+
+
+def _facts(file: Path) -> tuple[pd.DataFrame, Signatures | None]:
+    """The facts but for the signatures, and those, where there are any."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as there:  # threads would hold many row groups at a time
+        columns = there.schema_arrow.names
+        table = there.read([name for name in columns if name != SIGNATURE], use_threads=False)
+        measured = there.read([SIGNATURE], use_threads=False)[SIGNATURE] if SIGNATURE in columns else None
+    return table.to_pandas(use_threads=False), None if measured is None else unpacked(measured)
 
 
 def set_table(items: pd.DataFrame, set_aside: np.ndarray) -> pd.DataFrame:
