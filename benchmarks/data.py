@@ -1,6 +1,7 @@
 """From stored items to arrays a model can learn from: our shards beside a usual Dataset + DataLoader over files.
 
-The same items, decoders, sizes and rates; the files lie in the page cache, and the loader's workers run already.
+The same items, sizes and rates; the files lie in the page cache, and the loader's workers run already. The usual loop
+decodes with Pillow and soundfile; a second one decodes as we do, which tells the decoders' share from the rest.
 """
 
 import statistics
@@ -11,7 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ml import datasets, media
@@ -26,15 +29,23 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     """Rows (name, items a second, ratio to ours), each the median of ROUNDS alternating rounds and their spread."""
     images, speech = datasets.load_images(paths), datasets.load_speech(paths)
     side, channels, rate_hz = images.pixels.shape[1], images.pixels.shape[3], speech.sample_rate_hz
-    picture = partial(_picture, side=side, channels=channels)
     with tempfile.TemporaryDirectory(prefix="seehear-") as scratch:
         stored = _Stored(Path(scratch), paths, "images", images.ids)
         packed = partial(pack_pictures, side=side, channels=channels, about="bench")
-        yield from _rows("pictures", stored, packed, DataLoader(_Files(stored.files, picture), **USUAL))
+        decoders = {"Pillow": _by_pillow, "our decoder": media.decode_picture}
+        loaders = {
+            name: DataLoader(_Files(stored.files, partial(_picture, decode, side, channels)), **USUAL)
+            for name, decode in decoders.items()
+        }
+        yield from _rows("pictures", stored, packed, loaders)
         stored = _Stored(Path(scratch), paths, "audio", speech.ids)
         packed = partial(pack_recordings, rate_hz=rate_hz, about="bench")
-        sounds = _Files(stored.files, partial(_recording, rate_hz=rate_hz))
-        yield from _rows("sounds", stored, packed, DataLoader(sounds, **USUAL, collate_fn=list))
+        decoders = {"soundfile": _by_soundfile, "our decoder": media.decode_recording}
+        loaders = {
+            name: DataLoader(_Files(stored.files, partial(_recording, decode, rate_hz)), **USUAL, collate_fn=list)
+            for name, decode in decoders.items()
+        }
+        yield from _rows("sounds", stored, packed, loaders)
 
 
 USUAL = {"batch_size": LOADER_BATCH, "num_workers": LOADER_WORKERS, "persistent_workers": True}
@@ -72,23 +83,34 @@ class _Files(Dataset):
         return self.transform(self.files[row])
 
 
-def _picture(file: Path, side: int, channels: int) -> torch.Tensor:
-    pixels = media.resize_square(media.decode_picture(file), side)
+def _by_pillow(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _by_soundfile(file: Path) -> tuple[np.ndarray, int]:
+    waveform, rate_hz = soundfile.read(file, dtype="float32", always_2d=True)
+    return waveform.mean(1), rate_hz
+
+
+def _picture(decode: Callable[[Path], np.ndarray], side: int, channels: int, file: Path) -> torch.Tensor:
+    pixels = media.resize_square(decode(file), side)
     return torch.from_numpy(np.repeat(pixels, channels // pixels.shape[2], axis=2))
 
 
-def _recording(file: Path, rate_hz: int) -> torch.Tensor:
-    waveform, own_hz = media.decode_recording(file)
+def _recording(decode: Callable[[Path], tuple[np.ndarray, int]], rate_hz: int, file: Path) -> torch.Tensor:
+    waveform, own_hz = decode(file)
     return torch.from_numpy(media.to_int16(media.resample(waveform, own_hz, rate_hz)))
 
 
 def _rows(
-    what: str, stored: _Stored, pack: Callable[..., object], loader: DataLoader
+    what: str, stored: _Stored, pack: Callable[..., object], loaders: dict[str, DataLoader]
 ) -> Iterator[tuple[str, str, str]]:
     place, items = stored.paths.root / f"{what}.npy", len(stored.files)
     ways: dict[str, Callable[[], object]] = {
         f"{what}, shards to a packed set (ours)": lambda: pack(place, stored.batches(), items),
-        f"{what}, Dataset + DataLoader over files": lambda: list(loader),
+        **{f"{what}, Dataset + DataLoader, {name}": partial(list, loader) for name, loader in loaders.items()},
     }
     taken_s = {name: [] for name in ways}
     for turn in range(ROUNDS + 1):  # the first round only warms up
@@ -97,7 +119,8 @@ def _rows(
             way()
             if turn:
                 taken_s[name].append(time.perf_counter() - start)
-    _require_equal(np.load(place), torch.cat([torch.as_tensor(part) for batch in loader for part in batch]).numpy())
+    for loader in loaders.values():
+        _require_equal(np.load(place), torch.cat([torch.as_tensor(part) for batch in loader for part in batch]).numpy())
     ours = statistics.median(next(iter(taken_s.values())))
     for name, taken in taken_s.items():
         rates = [items / one for one in taken]
