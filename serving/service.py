@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import functools
 import logging
 import os
@@ -221,11 +222,8 @@ class SeeHear:
     async def _ready_in_time(self, exchange: Exchange) -> Predictor:
         """The model; whoever asks while it is being loaded waits for it."""
         if not self._started.is_set():
-            try:
-                async with asyncio.timeout(exchange.left_s):
-                    await self._started.wait()
-            except TimeoutError:
-                pass  # said by what follows
+            with contextlib.suppress(TimeoutError):  # then _ready says that it is still being loaded
+                await asyncio.wait_for(self._started.wait(), exchange.left_s)
         return self._ready()
 
     @bentoml.on_shutdown

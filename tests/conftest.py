@@ -1,5 +1,6 @@
 """What every test may rely on: no telemetry, and no settings from the shell that runs it."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from ml.config import MODALITIES, SOURCES, Paths
 
 os.environ.update(
     BENTOML_DO_NOT_TRACK="True",
@@ -46,6 +49,19 @@ def copy_checkout(to: Path) -> Path:
             shutil.copy2(ROOT / name, to / name)
     (to / ".venv").symlink_to(Path(sys.prefix))
     return to
+
+
+def data_stages(root: Path) -> Path:
+    """A repository with nothing but the data stages of this one: their code, settings and empty places."""
+    ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "dvc.lock")
+    for name in ("ml", "data_checks", "sources", ".dvc"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, root)
+    for source, modality in itertools.product(SOURCES, MODALITIES):
+        Paths(root, source).added(modality).mkdir(parents=True)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
 
 
 def commit_all(project: Path) -> None:

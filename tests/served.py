@@ -46,6 +46,15 @@ def _missed(golden: GoldenRequest) -> GoldenRequest:
     return GoldenRequest(golden.picture, golden.recording, golden.expected | {"presence": presence})
 
 
+def first_champion(paths: Paths) -> packaging.Champion:
+    """The model of `tones`, stored and made the champion."""
+    tag = packaging.save_bundle_as_bento_model(tones.bundle(), paths)
+    champion = packaging.Champion(tag, json.loads((tones.bundle() / "manifest.json").read_text())["digest"])
+    paths.champion.parent.mkdir(exist_ok=True)
+    point_at(champion, paths)
+    return champion
+
+
 def point_at(champion: packaging.Champion, paths: Paths) -> None:
     """Make a stored model the champion, in one step."""
     draft = paths.champion.with_suffix(".part")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 
 import pytest
 import requests
-import tones
-from served import another_model, asking, metric, point_at, supervisor_of, until
+from served import another_model, asking, first_champion, metric, point_at, supervisor_of, until
 
 from ml.config import Paths, UserError
 from serving import packaging
@@ -25,11 +23,7 @@ def paths(tmp_path_factory) -> Paths:
 
 @pytest.fixture(scope="module")
 def first(paths) -> Champion:
-    tag = packaging.save_bundle_as_bento_model(tones.bundle(), paths)
-    champion = Champion(tag, json.loads((tones.bundle() / "manifest.json").read_text())["digest"])
-    paths.champion.parent.mkdir(exist_ok=True)
-    point_at(champion, paths)
-    return champion
+    return first_champion(paths)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The DVC stages, run by the real tool in a repository of its own."""
 
 import hashlib
-import itertools
 import os
 import shutil
 import subprocess
@@ -12,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import data_stages
 
 from ml import media
-from ml.config import MODALITIES, SOURCES, Paths
+from ml.config import SOURCES, Paths
 from ml.datasets import load_images
 from orchestration.mending import dvc_hash
 
@@ -58,15 +58,7 @@ def write_pictures(root: Path, count: int) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A repository with the code, settings and stages of this one, and the images of the source `folder` made once."""
-    root = tmp_path_factory.mktemp("repository")
-    ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "dvc.lock")
-    for name in ("ml", "data_checks", "sources", ".dvc"):
-        shutil.copytree(REPOSITORY / name, root / name, ignore=ignored)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(REPOSITORY / name, root)
-    for source, modality in itertools.product(SOURCES, MODALITIES):
-        Paths(root, source).added(modality).mkdir(parents=True)
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    root = data_stages(tmp_path_factory.mktemp("repository"))
     write_pictures(root, 60)
     answer = tool(root, "repro", f"{PIPELINE}:prepared@images")
     assert answer.returncode == 0, answer.stdout

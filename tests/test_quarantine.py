@@ -2,15 +2,15 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from conftest import data_stages
 
-from ml.config import SOURCES, Paths, load_settings
+from ml.config import load_settings
 from ml.sources.starter import pictures
 from orchestration import automation
 from orchestration.definitions import defs
@@ -23,16 +23,7 @@ ASKED = [dg.AssetKey("raw_images"), dg.AssetKey("image_dataset")]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A repository whose own pictures are a quarter faulty, validated once."""
-    root = tmp_path_factory.mktemp("repository")
-    ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "dvc.lock")
-    for name in ("ml", "data_checks", "sources", ".dvc"):
-        shutil.copytree(REPOSITORY / name, root / name, ignore=ignored)
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(REPOSITORY / name, root)
-    for source in SOURCES:
-        Paths(root, source).added("images").mkdir(parents=True)
-        Paths(root, source).added("audio").mkdir(parents=True)
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    root = data_stages(tmp_path_factory.mktemp("repository"))
     for number, item in zip(range(80), pictures().items, strict=False):
         file = root / "own" / "images" / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

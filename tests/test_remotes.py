@@ -235,10 +235,10 @@ def test_a_damaged_cache_is_refilled_from_the_intact_workspace_and_never_handed_
 
 @pytest.fixture
 def slow(tmp_path) -> Path:
-    """A repository with one stage that takes its time."""
+    """A repository with one stage that takes its time, and says when it has begun."""
     root = tmp_path / "slow"
     root.mkdir()
-    stage = {"cmd": "sleep ${SLEEP_S:-0} && echo done > out", "outs": ["out"]}
+    stage = {"cmd": "touch begun && sleep ${SLEEP_S:-0} && echo done > out", "outs": ["out"]}
     stage["cmd"] = stage["cmd"].replace("${", r"\${")
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"slow": stage}}))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
@@ -256,8 +256,7 @@ def busy(root: Path, sleep_s: int) -> subprocess.Popen:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    rwlock = root / ".dvc" / "tmp" / "rwlock"
-    while not (rwlock.exists() and str(process.pid) in rwlock.read_text()):
+    while not (root / "begun").exists():  # by then every lock is taken
         assert process.poll() is None
         time.sleep(0.05)
     return process
@@ -302,7 +301,7 @@ def test_the_list_of_locks_keeps_the_living(slow):
     process = busy(slow, 60)
     rwlock = slow / ".dvc" / "tmp" / "rwlock"
     tree = json.loads(rwlock.read_text())
-    tree["read"]["x"] = [{"pid": 2**22 - 1, "cmd": "dvc gone"}]
+    tree.setdefault("read", {})["x"] = [{"pid": 2**22 - 1, "cmd": "dvc gone"}]
     rwlock.write_text(json.dumps(tree))
     assert release_dead_locks(rwlock.parent) == ["dvc gone"]
     assert str(process.pid) in rwlock.read_text()

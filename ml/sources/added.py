@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from ml.config import MODALITIES, Paths, UserError
 from ml.files import beside, sha256_of
@@ -103,7 +104,8 @@ def add_folder(paths: Paths, place: Path, group_pattern: str | None = None) -> l
 
     def rows(modality: str, stamp: str) -> Iterator[pa.Table]:
         listing = folder.listing(str(place), modality, paths.root, group_pattern)
-        new = filter(checks[modality].is_new, listing.items)
+        seen = tqdm(listing.items, total=listing.total, desc=f"{modality} to add", unit="", disable=None)
+        new = filter(checks[modality].is_new, seen)
         for items in _some(new):
             named = [Item(f"{stamp}/{item.id}", item.content, item.label, None, item.group) for item in items]
             yield table_of(named, SOURCE, listing.licence)

@@ -3,10 +3,6 @@
 Exit codes: 0 done, 1 nothing found, 2 bad input, with one line per bad file that names it and says why.
 """
 
-from serving.adding import COMMANDS
 from serving.cli.commands import main
 
 __all__ = ["main"]
-
-for _command in COMMANDS:
-    main.add_command(_command)

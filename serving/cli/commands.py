@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml.config import UserError, load_paths
-from serving.adding import add, relabel, remove
+from serving.adding import COMMANDS
 from serving.answering import extraction_answer, picture_answer, recognition_answer
 from serving.cli.files import (
     Watched,
@@ -186,7 +186,7 @@ def search(image: str, folder: str, top: int | None, min_presence: float, plot: 
     sys.exit(FOUND if hits else NOTHING_FOUND if answers else BAD_INPUT)
 
 
-for _command in (add, remove, relabel):
+for _command in COMMANDS:
     main.add_command(_command)
 
 
