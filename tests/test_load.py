@@ -144,7 +144,7 @@ def _furthest(one: dict, other: dict) -> float:
 
 @pytest.mark.parametrize("seconds", [15, 120])
 def test_three_times_the_work_it_can_do_costs_it_nothing(bento, paths, say, seconds):
-    """Goodput at least 90 % of the peak, at most 5 % computed in vain, 99 % of rejections within 100 ms. 3 min together."""
+    """Goodput at least 90 % of the peak, at most 5 % in vain, 99 % of rejections within 100 ms. 3 min together."""
     recording = tones.wav("across", "down", seconds=LONG_S)
     with serve(bento, paths, workers=2) as url:
         content = form(image=tones.png("down"), audio=recording)
