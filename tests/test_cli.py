@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -231,20 +233,22 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(root, files):
         assert (process.wait(60), process.stderr.read()) == (141, b"")
 
 
-def test_an_interrupted_extraction_leaves_what_was_there(root, files, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_extraction_leaves_what_was_there(number, code, root, files, tmp_path):
     sound = np.tile(tones.recording("down", "across"), 1800)  # an hour
     (tmp_path / "in.wav").write_bytes(media.encode_wav(sound, 8000))
     (tmp_path / "out.wav").write_bytes(b"before")
     environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"}
     arguments = command("extract", "down.png", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"))
-    with subprocess.Popen(arguments, cwd=files, env=environment, stderr=subprocess.PIPE) as process:
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job may not heed it
+    with subprocess.Popen(arguments, cwd=files, env=environment, stderr=subprocess.PIPE, preexec_fn=heeding) as process:
         until = time.monotonic() + 60
         while not spooling(process.pid, tmp_path):
             assert time.monotonic() < until
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        process.send_signal(number)
+        assert process.wait(60) == code
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.wav"]
     assert (tmp_path / "out.wav").read_bytes() == b"before"
 
@@ -252,8 +256,10 @@ def test_an_interrupted_extraction_leaves_what_was_there(root, files, tmp_path):
 def spooling(pid: int, folder: Path) -> bool:
     """Whether the process has a nameless file open in the folder that holds something already."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        if link.exists() and str(folder) in os.readlink(link) and "deleted" in os.readlink(link):
-            return link.stat().st_size > 0
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            named = os.readlink(link)
+            if str(folder) in named and "deleted" in named:
+                return link.stat().st_size > 0
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import click
 from ml.config import UserError
 
 FOUND, NOTHING_FOUND, BAD_INPUT = 0, 1, 2
-OUR_FAULT, INTERRUPTED, NOBODY_READS = 70, 130, 141  # as in sysexits.h and by the shells (128 + signal)
+OUR_FAULT, INTERRUPTED, NOBODY_READS, TERMINATED = 70, 130, 141, 143  # as in sysexits.h; by the shells 128 + signal
 
 
 class OneLine(click.Group):
@@ -21,7 +22,8 @@ class OneLine(click.Group):
 
     def main(self, *args, **kwargs):
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            with ended_in_order():
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as fault:
             fault.show()
             sys.exit(BAD_INPUT)
@@ -40,6 +42,20 @@ class OneLine(click.Group):
         except BrokenPipeError:  # `seehear … | head`: what is still buffered must not complain at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(NOBODY_READS)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the command inside as Ctrl+C does: what is half-written goes first."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(TERMINATED)
+
+    former = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @contextmanager
