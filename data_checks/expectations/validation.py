@@ -48,7 +48,7 @@ def validate_raw(paths: Paths, modality: str, max_quarantine_share: float) -> Ve
     from ml.datasets import raw_digest
     from ml.sources.shards import added_shards
 
-    items = tables.items_table(paths.facts(modality))
+    items = tables.items_table(paths, modality)
     suite = SUITES[modality]
     released = read_released(paths, modality, set(items["id"]))
     with _Project(paths, modality) as project:
