@@ -268,6 +268,7 @@ class DvcPipeline:
         """One DVC call of ours at a time; the kernel frees the lock of a dead process."""
         file = self.paths.var / "dvc.lock"
         file.parent.mkdir(parents=True, exist_ok=True)
+        _show_to_dvc(self.paths)
         with file.open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -282,6 +283,13 @@ def _only_missing(changed: Sequence[Any], wrong: set[str]) -> bool:
         if any(how != "deleted" and path not in wrong for path, how in inputs.items()):
             return False
     return True
+
+
+def _show_to_dvc(paths: Paths) -> None:
+    """Let DVC see the pipeline of a source that is not the default, which .dvcignore hides until it is used."""
+    seen = paths.pipeline.with_name(".dvcignore")
+    if paths.pipeline.parent != paths.root and not seen.exists():
+        seen.write_text("!dvc.yaml\n")
 
 
 def _discard(path: Path) -> None:

@@ -140,10 +140,17 @@ def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetK
         raise_on_error=False,
         run_config={"loggers": {"progress": {"config": {"steps": len(due)}}}},
     )
+    if any(_interrupted(event) for event in result.all_events):
+        raise KeyboardInterrupt
     if blocked := _blocking_failures(result):  # first: their step fails too, in Dagster's words
         raise UserError(f"stopped by failed checks: {'; '.join(blocked)}. More: reports/data_docs, or `make ui`")
     for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
         raise UserError(f"{event.step_key or 'lineage'}: {failure_reason(event)}")
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    error = getattr(event.event_specific_data, "error", None)
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
 
 
 def failure_reason(event: dg.DagsterEvent) -> str:

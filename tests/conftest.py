@@ -58,6 +58,8 @@ def data_stages(root: Path) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     for name in ("params.yaml", "dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root)
+    for source in set(SOURCES) - {"starter"}:
+        (root / "sources" / source / ".dvcignore").write_text("!dvc.yaml\n")  # as if it had been used
     for source, modality in itertools.product(SOURCES, MODALITIES):
         Paths(root, source).added(modality).mkdir(parents=True)
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)

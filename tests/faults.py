@@ -431,7 +431,7 @@ def findings(root: Path, modality: str, items: Sequence[Item]) -> dict[str, set[
     paths = Paths(root, "folder")
     write_shards(paths.raw(modality), paths.source, Listing(items, len(items), "for tests"), len(items))
     measure_shards(paths.raw(modality), modality, paths.facts(modality))
-    table = tables.items_table(paths.facts(modality))
+    table = tables.items_table(paths, modality)
     by_item = [expectation for expectation in SUITES[modality] if expectation.row_level]
     with validation._Project(paths, modality) as project:
         judged = project.judge("items", by_item, table, 1.0)

@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from data_checks.comparisons.label_errors import doubted_labels
+from data_checks.comparisons.pictures import Encoded
 from data_checks.comparisons.signatures import (
     PICTURE_BYTES,
     RECORDING_BYTES,
@@ -16,7 +17,7 @@ from data_checks.comparisons.signatures import (
     picture_signatures,
     recording_signature,
 )
-from data_checks.comparisons.similar import near_copies
+from data_checks.comparisons.similar import near_copies_of_pictures, near_copies_of_recordings
 from ml import media
 from ml.sources import starter
 
@@ -27,14 +28,34 @@ LABELS = [str(label) for label in DIGITS.target]
 COPIED = range(3, 1797, 90)  # 20 of them
 
 
+def copies_among_pictures(encoded: list[bytes | None]) -> np.ndarray:
+    """The clusters of encoded pictures, None standing for one that was never measured."""
+    pixels = [None if one is None else media.decode_picture(one) for one in encoded]
+    signatures = [None if one is None else picture_signature(one) for one in pixels]
+    jpeg = np.array([one is not None and one[:2] == b"\xff\xd8" for one in encoded], bool)
+    size = np.array([(0, 0) if one is None else one.shape[1::-1] for one in pixels], np.int64).reshape(-1, 2)
+    return near_copies_of_pictures(signatures, Encoded(lambda places: [encoded[i] or b"" for i in places], jpeg, size))
+
+
+def copies_among_recordings(waves: list[np.ndarray], rate_hz: int = 8000) -> np.ndarray:
+    signatures = [recording_signature(wave, rate_hz) for wave in waves]
+    return near_copies_of_recordings(
+        signatures, lambda places: [media.encode_wav(waves[i], rate_hz, "FLOAT") for i in places]
+    )
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return media.encode_png(pixels)
+
+
 def resized(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels[..., 0]).resize((side, side), Image.Resampling.BILINEAR))[..., None]
 
 
-def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+def jpeg(pixels: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))[..., None]
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +90,30 @@ def test_a_louder_recording_has_the_same_signature(clips):
 
 
 def test_digits_that_look_alike_are_no_copies():
-    assert (near_copies(SIGNATURES, "images") == -1).all()
+    assert (copies_among_pictures([png(pixels) for pixels in PICTURES]) == -1).all()
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda pixels: resized(pixels, 16),
-        lambda pixels: resized(pixels, 10),
+        lambda pixels: png(resized(pixels, 16)),
+        lambda pixels: png(resized(pixels, 10)),
         lambda pixels: jpeg(pixels, 80),
+        lambda pixels: jpeg(pixels, 40),
         lambda pixels: jpeg(resized(pixels, 24), 75),
     ],
-    ids=["twice the size", "a quarter larger", "JPEG", "larger and JPEG"],
+    ids=["twice the size", "a quarter larger", "JPEG", "strong JPEG", "larger and JPEG"],
 )
 def test_pictures_resized_or_encoded_anew_are_found_and_no_others(change):
-    copies = [picture_signature(change(PICTURES[place])) for place in COPIED]
-    cluster = near_copies(SIGNATURES + copies, "images")
-    assert (cluster[len(SIGNATURES) :] == cluster[list(COPIED)]).mean() >= 0.95
-    others = np.delete(cluster[: len(SIGNATURES)], list(COPIED))
+    copies = [change(PICTURES[place]) for place in COPIED]
+    cluster = copies_among_pictures([*map(png, PICTURES), *copies])
+    assert (cluster[len(PICTURES) :] == cluster[list(COPIED)]).mean() >= 0.95
+    others = np.delete(cluster[: len(PICTURES)], list(COPIED))
     assert (others == -1).all()
+
+
+def test_pictures_that_all_are_jpeg_and_look_alike_are_no_copies():
+    assert (copies_among_pictures([jpeg(pixels, 50) for pixels in PICTURES[:600]]) == -1).all()
 
 
 def ogg(waveform: np.ndarray) -> np.ndarray:
@@ -106,22 +132,40 @@ def ogg(waveform: np.ndarray) -> np.ndarray:
     ],
     ids=["50 ms later", "6 dB lower", "OGG", "all of these"],
 )
-def test_recordings_shifted_louder_or_encoded_anew_are_found_and_hardly_another(clips, change):
+def test_recordings_shifted_louder_or_encoded_anew_are_found_and_no_others(clips, change):
     copied = range(2, len(clips), 8)
-    signatures = [recording_signature(clip, 8000) for clip in clips]
-    cluster = near_copies(signatures + [recording_signature(change(clips[i]), 8000) for i in copied], "audio")
+    cluster = copies_among_recordings([*clips, *(change(clips[i]) for i in copied)])
     own = cluster[list(copied)]
-    assert ((cluster[len(clips) :] == own) & (own >= 0)).mean() >= 0.9
-    assert (np.delete(cluster[: len(clips)], list(copied)) >= 0).sum() <= 5
+    assert ((cluster[len(clips) :] == own) & (own >= 0)).mean() >= 0.95
+    assert (np.delete(cluster[: len(clips)], list(copied)) == -1).all()
+
+
+def test_a_copy_is_found_whatever_its_rate_and_whichever_way_up_it_is(clips):
+    waves = [media.resample(clip, 8000, 16000) for clip in clips[:60]]
+    other_rate = near_copies_of_recordings(
+        [*(recording_signature(wave, 16000) for wave in waves), recording_signature(-clips[7], 8000)],
+        lambda places: [media.encode_wav(*((waves[i], 16000) if i < 60 else (-clips[7], 8000))) for i in places],
+    )
+    assert np.flatnonzero(other_rate >= 0).tolist() == [7, 60]
+
+
+def test_hums_vowels_and_bursts_of_one_pitch_are_no_copies_of_each_other():
+    draw = np.random.default_rng(0)
+    time_s = np.arange(4000) / 8000
+    tones = [np.sin(2 * np.pi * 500 * time_s + draw.uniform(0, 6)) * np.hanning(4000) for _ in range(40)]
+    hums = [
+        np.sign(np.sin(2 * np.pi * 50 * time_s + draw.uniform(0, 6))) + 0.5 * draw.normal(size=4000) for _ in range(40)
+    ]
+    noisy = [0.3 * tone + draw.normal(0, 0.003, 4000) for tone in tones]
+    assert (copies_among_recordings([*noisy, *(0.1 * hum for hum in hums)]) == -1).all()
 
 
 def test_what_shows_or_says_nothing_or_was_never_measured_is_no_copy_of_anything():
-    flat = picture_signature(np.full((8, 8, 1), 7, np.uint8))
-    assert (near_copies([flat, flat, None, SIGNATURES[0]], "images") == -1).all()
-    silent = recording_signature(np.zeros(800), 8000)
-    assert (near_copies([silent, silent], "audio") == -1).all()
-    assert near_copies([], "audio").shape == (0,)
-    assert near_copies([SIGNATURES[0], None, SIGNATURES[0]], "images").tolist() == [0, -1, 0]
+    flat, digit = png(np.full((8, 8, 1), 7, np.uint8)), png(PICTURES[0])
+    assert (copies_among_pictures([flat, flat, None, digit]) == -1).all()
+    assert (copies_among_recordings([np.zeros(800), np.zeros(800)]) == -1).all()
+    assert copies_among_recordings([]).shape == (0,)
+    assert copies_among_pictures([digit, None, digit]).tolist() == [0, -1, 0]
 
 
 def test_clean_labels_are_hardly_doubted():

@@ -258,6 +258,11 @@ def test_one_class_alone_is_refused_and_so_is_a_class_of_three(tmp_path):
     assert [result.name for result in verdict.failures] == ["image_classes"]
     _, verdict = judge(tmp_path / "three", "images", [dataclasses.replace(i, label="1") for i in items[:3]] + items[3:])
     assert [result.name for result in verdict.failures] == ["image_class_size"]
+    assert verdict.failures[0].observed == "1: 3"
+    assert verdict.summary().endswith(
+        'image_class_size (observed "1: 3"): every class has to stand in train, validation, gate and test: '
+        "add items until it has 4, or take it out"
+    )
     assert "image_class_balance" in {result.name for result in verdict.warnings}
 
 

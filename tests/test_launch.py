@@ -1,8 +1,14 @@
 """Which assets a launch brings up to date, wave by wave, on a real Dagster instance."""
 
-import dagster as dg
+import os
+import signal
+import time
 
-from orchestration.launch import due_assets
+import dagster as dg
+import pytest
+
+from orchestration.launch import _run, due_assets
+from orchestration.progress import progress_logger
 
 
 def defined(edges: dict[str, tuple[str, ...]], codes: dict[str, str], versions: dict[str, str]) -> dg.Definitions:
@@ -60,3 +66,19 @@ def test_no_asset_is_launched_twice_after_the_lineage_itself_changed():
         launched = [name for wave in waves(new, instance) for name in wave]
     assert sorted(launched) == sorted(set(launched)), launched
     assert {"raw", "model", "report", "champion"} <= set(launched)
+
+
+def test_an_interrupted_run_ends_as_stopped_and_not_as_a_fault_of_the_step():
+    @dg.asset
+    def slow():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+
+    @dg.asset(deps=[slow])
+    def after():
+        raise AssertionError("started after the interrupt")
+
+    job = dg.define_asset_job("lineage", selection=dg.AssetSelection.all())
+    defs = dg.Definitions([slow, after], jobs=[job], loggers={"progress": progress_logger})
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(KeyboardInterrupt):
+        _run(defs, instance, [dg.AssetKey("slow"), dg.AssetKey("after")])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from data_checks.comparisons.columns import with_comparisons
+from data_checks.comparisons.columns import stored_contents, with_comparisons
 from data_checks.comparisons.signatures import Signatures, unpacked
 from data_checks.expectations.outliers import with_outliers
-from ml.config import UserError
+from ml.config import Paths, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,17 +88,19 @@ def _with(frame: pd.DataFrame, columns: tuple[Derived, ...]) -> pd.DataFrame:
     return frame.assign(**made)
 
 
-def items_table(facts: Path) -> pd.DataFrame:
+def items_table(paths: Paths, modality: str) -> pd.DataFrame:
     """The facts of every item, with what compares an item with the others; raises UserError where there are none."""
     import pyarrow as pa
 
+    facts = paths.facts(modality)
     if not facts.is_file():
         raise UserError(f"{facts}: expected measured facts, found none; run `dvc repro`")
     frame, signatures = _facts(facts)
-    numbered = with_comparisons(frame.assign(**{ROW: np.arange(len(frame))}), signatures, facts.stem)
+    numbered = frame.assign(**{ROW: np.arange(len(frame))})
+    compared = with_comparisons(numbered, signatures, modality, stored_contents(paths, modality))
     del signatures
     pa.default_memory_pool().release_unused()  # Great Expectations comes next and needs its own
-    return with_outliers(_with(numbered, ITEM_COLUMNS))
+    return with_outliers(_with(compared, ITEM_COLUMNS))
 
 
 def _facts(file: Path) -> tuple[pd.DataFrame, Signatures | None]:

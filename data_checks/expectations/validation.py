@@ -48,7 +48,7 @@ def validate_raw(paths: Paths, modality: str, max_quarantine_share: float) -> Ve
     from ml.datasets import raw_digest
     from ml.sources.shards import added_shards
 
-    items = tables.items_table(paths.facts(modality))
+    items = tables.items_table(paths, modality)
     suite = SUITES[modality]
     released = read_released(paths, modality, set(items["id"]))
     with _Project(paths, modality) as project:
@@ -61,6 +61,7 @@ def validate_raw(paths: Paths, modality: str, max_quarantine_share: float) -> Ve
         set_aside = np.isin(items[tables.ROW].to_numpy(), [one[tables.ROW] for one in aside])
         whole = tables.set_table(items, set_aside)
         judged |= project.judge("set", [e for e in suite if not e.row_level], whole, max_quarantine_share)
+        judged |= {e.name: _naming(e, judged[e.name], whole) for e in suite if e.names}
         digest = raw_digest(paths.raw(modality), added_shards(paths, modality))
         verdict = _verdict(suite, judged, digest, len(aside), len(items))
         with whole_folder(paths.validated(modality)) as folder:
@@ -149,6 +150,19 @@ def _without_released(
             held = len(left) <= share * len(items)
             changed[expectation.name] = Judged(dataclasses.replace(result, success=held), left)
     return changed
+
+
+def _naming(expectation: Expectation, judged: Judged, whole: pd.DataFrame) -> Judged:
+    """What was found of a set, with the values by their name, those furthest out first, where it failed."""
+    if judged.result.success or not {expectation.column, expectation.names} <= set(whole.columns):
+        return judged
+    values = whole.groupby(expectation.names)[expectation.column].first().to_dict()
+    least = expectation.kwargs.get("min_value", -np.inf)
+    in_order = sorted(values.items(), key=lambda named: named[1])
+    outside = [f"{name}: {value:g}" for name, value in in_order if value < least]
+    more = f" and {len(outside) - EXAMPLES} more" if len(outside) > EXAMPLES else ""
+    named = dataclasses.replace(judged.result, observed=", ".join(outside[:EXAMPLES]) + more)
+    return Judged(named, judged.failing)
 
 
 def _said(expectation: Expectation, items: pd.DataFrame, row: int) -> str:

@@ -19,7 +19,7 @@ from ml.config import Data, Paths, UserError
 from ml.datasets.sets import raw_digest, require_validated
 from ml.datasets.splits import SPLITS, Division, Row, Shares, divide
 from ml.files import beside, empty_beside, publish, sha256_of, write_json
-from ml.sources.shards import added_shards, item_batches
+from ml.sources.shards import added_at, added_shards, item_batches
 from ml.workers import in_order
 
 LARGEST_SIDE = 64
@@ -60,9 +60,7 @@ def prepare(paths: Paths, modality: str, data: Data) -> Path:
     """
     digest = raw_digest(paths.raw(modality), added_shards(paths, modality))
     require_validated(paths, modality, digest)
-    facts = _accepted_facts(paths, modality)
-    shares = Shares(data.validation_share, data.gate_share, data.test_share)
-    division = divide(_rows(facts, _near_copies(paths, modality)), shares, data.seed)
+    facts, division = _divided(paths, modality, data)
     folder = empty_beside(paths.prepared(modality))
     pack = {"images": _pack_pictures, "audio": _pack_recordings}[modality]
     columns, described = pack(folder, paths, facts, data)
@@ -90,9 +88,18 @@ def publish_prepared(paths: Paths, modality: str) -> None:
     publish(beside(place), place)
 
 
-def _accepted_facts(paths: Paths, modality: str) -> pa.Table:
+def _divided(paths: Paths, modality: str, data: Data) -> tuple[pa.Table, Division]:
+    """The facts of the accepted items, and how they are divided.
+
+    What was set aside is drawn too, so that nothing changes sides when it is released, or others are set aside.
+    """
     facts = pq.read_table(paths.facts(modality), columns=[*KEYS, *SHAPE[modality]])
-    return facts.filter(_outside(facts["id"], _held(paths, modality)))
+    facts = facts.filter(pc.and_(facts["content_sha256"].is_valid(), facts["label"].is_valid()))  # type: ignore[attr-defined]
+    shares = Shares(data.validation_share, data.gate_share, data.test_share)
+    whole = divide(_rows(facts, _near_copies(paths, modality)), shares, data.seed)
+    accepted = _outside(facts["id"], _held(paths, modality)).to_pylist()
+    splits = [split for split, kept in zip(whole.splits, accepted, strict=True) if kept]
+    return facts.filter(pa.array(accepted)), replace(whole, splits=splits)
 
 
 def _held(paths: Paths, modality: str) -> pa.Array:
@@ -108,7 +115,7 @@ def _rows(facts: pa.Table, near: dict[str, int]) -> list[Row]:
     """What decides each item's split; near copies have the content of the first of them, so that they fall together."""
     first: dict[int, str] = {}
     columns = (facts[name].to_pylist() for name in KEYS)
-    rows = [Row(*values) for values in zip(*columns, strict=True)]
+    rows = [Row(*values, added=added_at(values[0])) for values in zip(*columns, strict=True)]
     return [
         replace(row, content=first.setdefault(near[row.id], row.content)) if row.id in near else row for row in rows
     ]

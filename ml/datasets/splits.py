@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ml.config import UserError
@@ -22,13 +22,17 @@ RECORDING_INDEX = re.compile(r"_(\d+)$")
 
 @dataclass(frozen=True)
 class Row:
-    """What decides an item's split; `published` is the publisher's split and `content` a digest of what is in it."""
+    """What decides an item's split; `published` is the publisher's split and `content` a digest of what is in it.
+
+    added: when it was added ("" for the source's own), in words that sort by time.
+    """
 
     id: str
     content: str
     label: str
     published: str | None
     group: str | None
+    added: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,15 @@ def divide(rows: Sequence[Row], shares: Shares, seed: int) -> Division:
     Groups (speakers, writers) stay on one side where there are at least four that no published test shares. Items with
     equal content always fall together. Where every label can stand in every split it does, if need be by moving whole
     groups out of train; where a label has too few groups or items it learns first, and `about` says what is missing.
+    What was added is divided after what was there before, which so never changes sides: it goes where its group or an
+    equal content is already, and is drawn by the same shares where that is new.
     Raises UserError where a split comes out empty.
     """
     published = any(row.published == "test" for row in rows)
     if published:
         shares = Shares(shares.validation, shares.gate, 0.0)
     rest = [row for row in rows if row.published != "test"]
-    drawn, rule, about = _divide_rest(rest, rows, shares, seed)
+    drawn, rule, about = _divide_in_turn(rest, rows, shares, seed)
     splits = ["test" if row.published == "test" else drawn[_key(row)] for row in rows]
     if missing := [split for split in FIRST if split not in splits]:
         raise UserError(
@@ -73,6 +79,59 @@ def divide(rows: Sequence[Row], shares: Shares, seed: int) -> Division:
     return Division(
         splits, rule, ("the publisher's test, the rest " if published else "") + about + _gaps(rows, splits)
     )
+
+
+def _divide_in_turn(rest: list[Row], rows: Sequence[Row], shares: Shares, seed: int) -> tuple[dict[str, str], str, str]:
+    """The first rows that fill every split by the finest rule they allow, then one addition after the other."""
+    wanted = {split for split in SPLITS if split != "test" or shares.test > 0}
+    turns = deque(sorted({row.added for row in rest} | {""}))
+    first: list[Row] = []
+    drawn, rule, about = {}, "", ""
+    while turns and not wanted <= set(drawn.values()):
+        turn = turns.popleft()
+        first += [row for row in rest if row.added == turn]
+        drawn, rule, about = _divide_rest(first, rows, shares, seed)
+    placed = {name: "test" for row in rows if row.published == "test" for name in (_content(row), _side(row, rule))}
+    placed |= {name: drawn[_key(row)] for row in first for name in (_content(row), _side(row, rule))}
+    known = {row.label for row in first}
+    for turn in turns:
+        batch = [row for row in rest if row.added == turn]
+        placed |= _placed(batch, placed, known, rule, shares, seed)
+        drawn |= {_key(row): placed[_side(row, rule)] for row in batch}
+        known |= {row.label for row in batch}
+    return drawn, rule, about
+
+
+def _placed(
+    batch: list[Row], placed: Mapping[str, str], known: Set[str], rule: str, shares: Shares, seed: int
+) -> dict[str, str]:
+    """The splits of the groups and contents of one addition that are not `placed` yet.
+
+    known: the labels that were there before. Of a new one the first units learn, as in a set of its own.
+    """
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in batch:
+        if _side(row, rule) not in placed:
+            labels[_side(row, rule)].add(row.label)
+    new: dict[str, str] = {}
+    for label in sorted({row.label for row in batch} - known):
+        units = sorted(unit for unit, own in labels.items() if label in own and unit not in new)
+        if len(units) < MANY_OF_A_LABEL:
+            new |= _ranked(units, shares, seed)
+    new |= {unit: _threshold(draw(seed, unit.removeprefix("\0")), shares) for unit in labels if unit not in new}
+    for row in batch:
+        if (content := _content(row)) not in placed:
+            new.setdefault(content, new.get(_side(row, rule)) or placed[_side(row, rule)])
+    return new
+
+
+def _side(row: Row, rule: str) -> str:
+    """What an item is never divided from: its group, where groups are kept together, else its content."""
+    return _content(row) if rule == "shared_groups" else _unit(row)
+
+
+def _content(row: Row) -> str:
+    return f"\0{row.content}"
 
 
 def _gaps(rows: Sequence[Row], splits: Sequence[str]) -> str:
@@ -129,7 +188,7 @@ def _by_group(rest: list[Row], groups: list[str], shares: Shares, seed: int) -> 
 
 def _unit(row: Row) -> str:
     """What is never divided: a group, or a content whose group is unknown."""
-    return row.group or f"\0{row.content}"
+    return row.group or _content(row)
 
 
 def _filled(rest: list[Row], drawn: Mapping[str, str], shares: Shares, seed: int) -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from ml.files import whole_folder
 
 BATCH_ROWS = 256
 BATCH_BYTES = 32 << 20
+ADDED_ID = re.compile(r"(\d{8}T\d{6}Z)/")
 ROW_GROUP_BYTES = 4 << 20  # what is held while shards are written or read
 SCHEMA = pa.schema(
     [
@@ -92,6 +94,11 @@ def added_shards(paths: Paths, modality: str) -> list[Path]:
         if not file.is_file():
             raise UserError(f"{file}: an added shard that is not here; run `.venv/bin/dvc pull {file}.dvc`")
     return files
+
+
+def added_at(name: str) -> str:
+    """When the item with this id was added, in words that sort by time; "" where it is the source's own."""
+    return found[1] if (found := ADDED_ID.match(name)) else ""
 
 
 def stored_shards(paths: Paths, modality: str) -> list[Path]:

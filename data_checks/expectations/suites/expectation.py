@@ -22,6 +22,7 @@ class Expectation:
     name: unique among all suites. kind: the Great Expectations class. column: None where it is about the whole table.
     severity: "error" stops what follows, "warning" only tells. row_level: judged item by item; where its severity is
     "error", the items that fail are set aside (quarantined) and the expectation holds while few enough do.
+    names: the column that says which rows are meant, where a figure of the whole column fails by some of them.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Expectation:
     reason: str
     severity: str = "error"
     row_level: bool = field(default=False)
+    names: str | None = field(default=None)
 
 
 def row(name: str, column: str, kwargs: Mapping, reason: str, severity: str = "error") -> Expectation:
@@ -42,6 +44,14 @@ def row(name: str, column: str, kwargs: Mapping, reason: str, severity: str = "e
     return Expectation(name, kind, column, {**kwargs, "mostly": KEPT_SHARE}, reason, severity, row_level=True)
 
 
-def between(name: str, figure: str, column: str, kwargs: Mapping, reason: str, severity: str = "error") -> Expectation:
+def between(
+    name: str,
+    figure: str,
+    column: str,
+    kwargs: Mapping,
+    reason: str,
+    severity: str = "error",
+    names: str | None = None,
+) -> Expectation:
     """Expected of a figure (Min, Max, Mean, Median, Stdev, UniqueValueCount) of a whole column."""
-    return Expectation(name, f"ExpectColumn{figure}ToBeBetween", column, kwargs, reason, severity)
+    return Expectation(name, f"ExpectColumn{figure}ToBeBetween", column, kwargs, reason, severity, names=names)

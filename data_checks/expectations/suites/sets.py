@@ -39,7 +39,8 @@ def _classes(kind: str) -> tuple[Expectation, ...]:
             "Min",
             "class_rows",
             {"min_value": 4},
-            "every class has to stand in train, validation, gate and test",
+            "every class has to stand in train, validation, gate and test: add items until it has 4, or take it out",
+            names="label",
         ),
         between(
             f"{kind}_class_size_useful",
@@ -48,6 +49,7 @@ def _classes(kind: str) -> tuple[Expectation, ...]:
             {"min_value": 20},
             "figures over a class of fewer than twenty items are mostly chance",
             "warning",
+            names="label",
         ),
         between(
             f"{kind}_class_balance",
@@ -56,6 +58,7 @@ def _classes(kind: str) -> tuple[Expectation, ...]:
             {"min_value": 0.2},
             "a class five times rarer than the average is learnt badly and hardly counts in the accuracy",
             "warning",
+            names="label",
         ),
     )
 
