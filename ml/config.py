@@ -104,6 +104,8 @@ class Monitoring:
     min_window: int
     alpha: float
     cooldown_hours: float
+    min_corrections: int
+    max_calibration_error: float
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Serving:
     max_body_mb: float
     max_megapixels: float
     max_audio_s: float
+    keep_media_days: int
 
 
 @dataclass(frozen=True)
@@ -213,8 +216,9 @@ ENVIRONMENT = {
     "SEEHEAR_SEED": ("training", "seed"),
     "SEEHEAR_DEVICE": ("training", "device"),
     "SEEHEAR_WORKERS": ("serving", "workers"),
+    "SEEHEAR_KEEP_MEDIA_DAYS": ("serving", "keep_media_days"),
 }
-NUMBERS = ("seed", "workers")
+NUMBERS = ("seed", "workers", "keep_media_days")
 CHOICES = {
     "data.source": SOURCES,
     "training.budget": BUDGETS,

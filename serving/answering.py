@@ -46,7 +46,7 @@ def extraction_answer(found: Finding) -> dict:
         "present": found.present,
         "presence": found.presence,
         "intervals": [dataclasses.asdict(interval) for interval in found.intervals],
-        "heard": dataclasses.asdict(found.heard) if found.heard else None,
+        "heard": {"label": found.heard.label, "probability": found.heard.probability} if found.heard else None,
     }
 
 

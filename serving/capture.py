@@ -1,5 +1,7 @@
 """The prediction log: what was asked and answered, measured, as Parquet; never the picture or the voice itself.
 
+Those are kept beside it only where serving.keep_media_days says for how long (serving.keeping).
+
 Rows are buffered and written in the background, one new file per flush, so that a reader only ever sees whole files and
 a log that fails never fails a request. Monitoring reads what is written here; nothing else passes between the two.
 """
@@ -34,6 +36,7 @@ PREDICTION_SCHEMA = pa.schema(
         ("presence", pa.float64()),
         ("present", pa.bool_()),
         ("image_brightness", pa.float64()),
+        ("image_bright_share", pa.float64()),
         ("image_contrast", pa.float64()),
         ("image_blur", pa.float64()),
         ("audio_loudness_db", pa.float64()),
@@ -43,9 +46,12 @@ PREDICTION_SCHEMA = pa.schema(
         ("audio_duration_s", pa.float64()),
         ("image_embedding", pa.list_(pa.float32())),
         ("speech_embedding", pa.list_(pa.float32())),
+        ("pictured_probabilities", pa.map_(pa.string(), pa.float32())),
+        ("heard_probabilities", pa.map_(pa.string(), pa.float32())),
         ("latency_ms", pa.float64()),
     ]
 )
+IMAGE_FACTS = ("brightness", "bright_share", "contrast", "blur")
 FEEDBACK_SCHEMA = pa.schema(
     [
         ("request_id", pa.string()),
@@ -132,35 +138,59 @@ class RowLog:
             if excess <= 0:
                 return
             del self._rows[:excess]
-            self.dropped += excess
-        if self._on_dropped:
-            self._on_dropped(excess)
+        self._count_dropped(excess)
 
     def _write(self, rows: list[dict]) -> list[dict]:
         """Write rows, one file per day they fall on; the rows that could not be written."""
         left: list[dict] = []
         for day, of_day in _by_day(rows).items():
             try:
-                self._write_file(day, of_day)
-                self.written += len(of_day)
-            except (OSError, pa.ArrowException) as fault:
+                self.written += self._write_file(day, of_day)
+            except Exception as fault:  # whatever it is, the rows are kept and the thread lives on
                 logger.error("%s: %d rows not written yet: %s", self.folder, len(of_day), fault)
                 left += of_day
         return left
 
-    def _write_file(self, day: str, rows: list[dict]) -> None:
-        """One new whole file: written beside its place, then linked to the first free name, so none is overwritten."""
+    def _write_file(self, day: str, rows: list[dict]) -> int:
+        """One new whole file: written beside its place, then linked to the first free name, so none is overwritten.
+
+        Returns how many rows it holds; those that do not fit the schema are dropped, or they would hold up the others.
+        """
         assert self.folder is not None
         folder = self.folder / f"date={day}"
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{os.getpid()}-{threading.get_ident()}.part"
         try:
-            pq.write_table(pa.Table.from_pylist(rows, schema=self.schema), beside)
+            table = self._table(rows)
+            pq.write_table(table, beside)
             for number in self._numbers:  # an earlier process of the same id may have used some names
                 if _link(beside, folder / f"{rows[0]['time']:%H}-{os.getpid()}-{number}.parquet"):
                     break
+            self._count_dropped(len(rows) - len(table))
+            return len(table)
         finally:
             beside.unlink(missing_ok=True)
+
+    def _table(self, rows: list[dict]) -> pa.Table:
+        try:
+            return pa.Table.from_pylist(rows, schema=self.schema)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return pa.Table.from_pylist([row for row in rows if _fits(row, self.schema)], schema=self.schema)
+
+    def _count_dropped(self, rows: int) -> None:
+        if rows:
+            self.dropped += rows
+            if self._on_dropped:
+                self._on_dropped(rows)
+
+
+def _fits(row: dict, schema: pa.Schema) -> bool:
+    try:
+        pa.Table.from_pylist([row], schema=schema)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as fault:
+        logger.error("a row does not fit the log and is dropped: %s", fault)
+        return False
+    return True
 
 
 def _by_day(rows: Iterable[dict]) -> dict[str, list[dict]]:
@@ -204,7 +234,7 @@ def measured(pixels=None, waveform=None, rate_hz: int = 0) -> dict:
     columns: dict[str, float] = {}
     if pixels is not None:
         facts = picture_facts(pixels)
-        columns |= {f"image_{name}": facts[name] for name in ("brightness", "contrast", "blur")}
+        columns |= {f"image_{name}": facts[name] for name in IMAGE_FACTS}
     if waveform is not None:
         facts = recording_facts(waveform, rate_hz)
         names = ("loudness_db", "snr_db", "bandwidth_hz", "duration_s")

@@ -34,6 +34,7 @@ from serving.answering import extraction_answer, picture_answer, recognition_ans
 from serving.capture import FEEDBACK_SCHEMA, PREDICTION_SCHEMA, RowLog, log_folders, measured
 from serving.following import AtWork, Champions, Follower, take_up
 from serving.http import EXCHANGE, QUIET, Exchange, HttpLayer
+from serving.keeping import MEDIA, KeptMedia
 from serving.openapi import Document, document
 from serving.packaging import BUNDLE, CODE, read_champion
 from serving.refusals import Refused
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("seehear.service")
 SETTINGS = load_settings(CODE)  # a Bento's own params.yaml, wherever it is served
 LIMITS = SETTINGS.serving
+SENT = {"classify_image": ("image",), "recognize_speech": ("audio",), "extract": ("image", "audio")}
 QUEUED = ("/classify_image", "/recognize_speech", "/extract")
 API = (*QUEUED, "/feedback")
 INNER = (*API, *QUIET, "/docs.json", "/schema.json")
@@ -156,6 +158,7 @@ class SeeHear:
         dropped = metrics().log_dropped.inc
         self.predictions = RowLog(log, PREDICTION_SCHEMA, on_dropped=dropped)
         self.corrections = RowLog(feedback, FEEDBACK_SCHEMA, on_dropped=dropped)
+        self.media = KeptMedia(log and log.parent / MEDIA, LIMITS.keep_media_days)
         logger.info("prediction log: %s", log or "none is kept; SEEHEAR_LOG or SEEHEAR_ROOT would name its place")
         self._at_work: AtWork | None = None
         self._fault: Exception | None = None
@@ -270,12 +273,21 @@ class SeeHear:
         response = JSONResponse({"request_id": exchange.request_id, **body, "model": predictor.digest})
         row |= {"request_id": exchange.request_id, "endpoint": endpoint, "model": predictor.digest}
         metrics().answers.labels(endpoint=endpoint, model=predictor.digest).inc()
-        response.background = BackgroundTask(self._log, row, exchange.latency_ms)
+        sent = dict(zip(SENT[endpoint], given, strict=True))
+        response.background = BackgroundTask(self._log, row, exchange.latency_ms, predictor, sent)
         return response
 
-    def _log(self, row: dict, latency_ms: float) -> None:
-        pixels, waveform, rate_hz = row.pop("input")
-        self.predictions.record(row | measured(pixels, waveform, rate_hz) | {"latency_ms": latency_ms})
+    def _log(self, row: dict, latency_ms: float, predictor: Predictor, sent: dict[str, bytes]) -> None:
+        """Measure and log an answer that has gone out; whatever fails here is counted and hurts nobody."""
+        try:
+            pixels, waveform, rate_hz = row.pop("input")
+            if row["endpoint"] == "extract":  # all that was sent, as in the reference, not the sound found in it
+                row |= {"speech_embedding": predictor.embed_recording(waveform, rate_hz).tolist()}
+            self.predictions.record(row | measured(pixels, waveform, rate_hz) | {"latency_ms": latency_ms})
+            self.media.keep(row["request_id"], sent)
+        except Exception as fault:
+            metrics().log_dropped.inc()
+            logger.error("an answer is not logged whole: %s", _one_line(fault), exc_info=not isinstance(fault, OSError))
 
 
 def _one_line(fault: Exception | None) -> str:
@@ -315,6 +327,7 @@ def _recognize_speech(predictor: Predictor, audio: bytes) -> tuple[dict, dict]:
     spoken = predictor.recognize_speech(waveform, rate_hz)
     row = {"input": (None, waveform, rate_hz), "speech_embedding": spoken.embedding.tolist()}
     row |= {"heard": spoken.label, "heard_confidence": max(spoken.probabilities.values(), default=None)}
+    row |= {"heard_probabilities": list(spoken.probabilities.items())}
     return recognition_answer(spoken), row
 
 
@@ -327,6 +340,7 @@ def _extract(predictor: Predictor, image: bytes, audio: bytes) -> tuple[dict, di
     row |= {"presence": found.presence, "present": found.present}
     if found.heard:
         row |= {"heard": found.heard.label, "heard_confidence": found.heard.probability}
+        row |= {"heard_probabilities": list(found.heard.probabilities.items())}
     return {**extraction_answer(found), "audio_wav_base64": sound, "sample_rate_hz": found.rate_hz}, row
 
 
@@ -334,5 +348,6 @@ def _pictured(picture: Picture) -> dict:
     return {
         "pictured": picture.label,
         "pictured_confidence": max(picture.probabilities.values(), default=None),
+        "pictured_probabilities": list(picture.probabilities.items()),
         "image_embedding": picture.embedding.tolist(),
     }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -129,6 +132,37 @@ def test_rows_beyond_the_bound_are_dropped_oldest_first_and_counted(tmp_path):
     place.unlink()
     log.close()
     assert ids(place) == [row(number)["request_id"] for number in range(3, 8)]
+
+
+def test_a_row_that_does_not_fit_is_dropped_and_holds_up_no_other(quiet_log):
+    for number, loudness in enumerate((-20.0, "loud", -30.0)):
+        quiet_log.record(row(number, audio_loudness_db=loudness))
+    assert quiet_log.flush()
+    assert ids(quiet_log.folder) == [row(0)["request_id"], row(2)["request_id"]]
+    assert (quiet_log.written, quiet_log.dropped) == (2, 1)
+
+
+WRITER = """
+import itertools, pathlib, sys, time
+from serving.capture import PREDICTION_SCHEMA, RowLog
+log = RowLog(pathlib.Path(sys.argv[1]), PREDICTION_SCHEMA, flush_rows=50, flush_s=0.2, max_rows=10**9)
+for number in itertools.count():
+    log.record({"request_id": f"{number:032x}"})
+    if number % 100 == 0:
+        print(log.written, flush=True)
+        time.sleep(0.001)
+"""
+
+
+def test_a_killed_process_loses_only_what_was_not_flushed_and_leaves_whole_files(tmp_path):
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout
+    written = next(int(line) for line in writer.stdout if int(line) >= 500)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    kept = ids(tmp_path / "log")  # reads every file whole
+    assert len(kept) >= written
+    assert kept == [f"{number:032x}" for number in range(len(kept))]
 
 
 def test_closing_a_log_that_cannot_be_written_counts_its_rows_as_dropped(tmp_path):

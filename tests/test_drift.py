@@ -23,13 +23,21 @@ from data_checks.drift import (
     reference_from_evaluation,
     write_drift_report,
 )
-from data_checks.drift.two_samples import holm, kolmogorov_smirnov, label_mix, maximum_mean_discrepancy
+from data_checks.drift.two_samples import (
+    holm,
+    kolmogorov_smirnov,
+    label_mix,
+    maximum_mean_discrepancy,
+    mean_shift,
+    novel_items,
+)
 from data_checks.facts import stacked_picture_facts
-from ml.config import Monitoring, UserError
+from ml.config import Monitoring, UserError, load_settings
 from serving.capture import FEEDBACK_SCHEMA, PREDICTION_SCHEMA
 
 MONITORING = Monitoring(
-    drift_cron="15 2 * * *", retraining_cron="0 3 * * 0", min_window=50, alpha=0.01, cooldown_hours=24.0
+    **dataclasses.asdict(load_settings().monitoring)
+    | {"min_window": 50, "alpha": 0.01, "max_calibration_error": 0.05, "min_corrections": 30}
 )
 DAY = date(2026, 3, 2)
 NEXT_DAY = date(2026, 3, 3)
@@ -81,7 +89,7 @@ def make_log(rows: int, seed: int, world: World = AS_EVER) -> pd.DataFrame:
         }
     )
     facts = stacked_picture_facts(pixels[..., None])
-    for name in ("brightness", "contrast", "blur"):
+    for name in ("brightness", "bright_share", "contrast", "blur"):
         frame[f"image_{name}"] = [fact[name] for fact in facts]
     frame["image_embedding"] = list(_image_embedding(pictures[picks]) + np.float32(world.embedding_shift))
     for name, column in _voices(label, world, rng).items():
@@ -92,7 +100,9 @@ def make_log(rows: int, seed: int, world: World = AS_EVER) -> pd.DataFrame:
 def _answer(side: str, label: np.ndarray, rng: np.random.Generator) -> dict:
     wrong = rng.random(len(label)) < 0.03
     named = np.where(wrong, rng.integers(0, 10, len(label)), label).astype(str)
-    return {side: named, f"{side}_confidence": np.where(wrong, rng.beta(4, 3, len(label)), rng.beta(20, 1, len(label)))}
+    confidence = np.where(wrong, rng.beta(4, 3, len(label)), rng.beta(20, 1, len(label)))
+    probabilities = [[(name, share)] for name, share in zip(named, confidence, strict=True)]
+    return {side: named, f"{side}_confidence": confidence, f"{side}_probabilities": probabilities}
 
 
 def _image_embedding(pictures: np.ndarray) -> np.ndarray:
@@ -130,7 +140,7 @@ def test_where_nothing_changed_there_is_no_drift(reference, rows, seed):
     verdict = measure_drift(reference, make_log(rows, seed), MONITORING)
     assert verdict.state == "no_drift"
     assert verdict.causes == ()
-    assert len(verdict.findings) == 15
+    assert len(verdict.findings) == 16
     assert not any(finding.cause for finding in verdict.findings)
 
 
@@ -138,7 +148,7 @@ CHANGES = {
     "brightness +15 %": (World(brightness=1.15), "image_brightness", ("pictures are brighter", "pictures have more")),
     "gain -12 dB": (World(gain_db=-12), "audio_loudness_db", ("recordings are quieter",)),
     "a new speaker": (World(new_speaker_share=0.5), "speech_embedding", ("recordings sound different",)),
-    "a shifted embedding": (World(embedding_shift=0.3), "image_embedding", ("pictures look different",)),
+    "a shifted embedding": (World(embedding_shift=0.3), "image_embedding", ("pictures look different", "a new kind")),
     "a tripled class": (World(tripled=4), "pictured", ("'4' is pictured", "'4' is heard")),
 }
 
@@ -196,7 +206,7 @@ def test_without_pictures_the_recordings_are_compared_and_it_says_so(reference):
     verdict = measure_drift(reference, window, MONITORING)
     assert verdict.state == "drift"
     assert {finding.feature for finding in verdict.findings} & {"image_brightness", "pictured"} == set()
-    assert len(verdict.skipped) == 6
+    assert len(verdict.skipped) == 7
     assert all(re.match(r"(image|pictured)\w*: 0 values, \d+ in the reference", line) for line in verdict.skipped)
 
 
@@ -276,8 +286,17 @@ def test_label_mix_has_the_chi_square_of_the_contingency_table():
     table = [[(sample == label).sum() for label in "abc"] for sample in (before, after)]
     outcome = label_mix(before, after, 4000, rng)
     expected = stats.chi2_contingency(table, correction=False)
-    assert outcome.statistic == pytest.approx(expected.statistic)
-    assert outcome.p_value == pytest.approx(expected.pvalue, abs=0.02)
+    assert outcome.effect_size == pytest.approx((expected.statistic / 550) ** 0.5)
+    assert outcome.p_value <= 2 * expected.pvalue + 0.02
+
+
+def test_one_label_of_many_that_is_tripled_shows_where_the_chi_square_does_not():
+    from scipy import stats
+
+    before, after = np.repeat(np.arange(10), 30).astype(str), np.repeat(np.arange(10), [20] * 9 + [50]).astype(str)
+    table = [[(sample == str(label)).sum() for label in range(10)] for sample in (before, after)]
+    outcome = label_mix(before, after, 12_000, np.random.default_rng(0))
+    assert outcome.p_value < stats.chi2_contingency(table).pvalue / 2
 
 
 def test_permutation_tests_keep_their_level_where_nothing_changed():
@@ -289,10 +308,14 @@ def test_permutation_tests_keep_their_level_where_nothing_changed():
     letters = [
         label_mix(rng.choice(list("abcd"), 80), rng.choice(list("abcd"), 40), 200, rng).p_value for _ in range(400)
     ]
-    for p_values in (np.array(vectors), np.array(letters)):
-        for level in (0.05, 0.2, 0.5):
-            spread = (level * (1 - level) / 400) ** 0.5
-            assert abs((p_values <= level).mean() - level) < 4 * spread
+    numbers = [mean_shift(rng.exponential(size=60), rng.exponential(size=40), 200, rng).p_value for _ in range(400)]
+    news = [novel_items(rng.normal(size=(80, 5)), rng.normal(size=(40, 5)), 200, rng).p_value for _ in range(400)]
+    for level in (0.05, 0.2, 0.5):
+        spread = (level * (1 - level) / 400) ** 0.5
+        for p_values in (vectors, numbers):
+            assert abs((np.array(p_values) <= level).mean() - level) < 4 * spread
+        for p_values in (letters, news):  # these are careful, so theirs may lie below
+            assert (np.array(p_values) <= level).mean() < level + 4 * spread
 
 
 def test_mmd_finds_a_shift_of_a_third_of_a_deviation_and_a_change_of_spread():
@@ -361,7 +384,7 @@ def test_a_corrupt_shard_is_named_and_the_others_are_read(tmp_path):
     cut = write_shard(folder, DAY, "cut.parquet", make_log(60, 2))
     cut.write_bytes(cut.read_bytes()[:500])
     (folder / f"date={DAY}" / "noise.parquet").write_bytes(b"not Parquet at all")
-    wrong = make_log(5, 3).drop(columns=["image_brightness"]).assign(image_brightness="bright")
+    wrong = make_log(5, 3)[["request_id", "time"]].assign(image_brightness="bright")
     pq.write_table(pa.Table.from_pandas(wrong), folder / f"date={DAY}" / "wrong.parquet")
     log = read_log(folder, DAY, NEXT_DAY)
     assert len(log) == 60
@@ -409,10 +432,10 @@ def test_no_reference_says_what_to_run(tmp_path):
 
 
 def test_the_reference_is_read_in_the_schema_of_the_log(tmp_path):
-    rows = make_log(5, 1).drop(columns=["latency_ms"])
+    rows = make_log(5, 1)[["request_id", "endpoint", "model", "pictured", "image_embedding"]]
     rows.to_parquet(tmp_path / "reference.parquet")
     read = reference_from_evaluation(tmp_path / "reference.parquet")
-    assert read.columns.tolist() == LOG_SCHEMA.names
+    assert read.columns.tolist() == [*LOG_SCHEMA.names, "corrected_pictured", "corrected_heard"]
     (tmp_path / "reference.parquet").write_bytes(b"torn")
     with pytest.raises(UserError, match="not a readable reference"):
         reference_from_evaluation(tmp_path / "reference.parquet")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ml.config import UserError
 
 VECTOR = pa.list_(pa.float32())
+PROBABILITIES = pa.map_(pa.string(), pa.float32())  # of every label that the model knows, rounded to float32
 LOG_SCHEMA = pa.schema(
     {
         "request_id": pa.string(),
@@ -25,6 +26,7 @@ LOG_SCHEMA = pa.schema(
         "presence": pa.float64(),
         "present": pa.bool_(),
         "image_brightness": pa.float64(),
+        "image_bright_share": pa.float64(),
         "image_contrast": pa.float64(),
         "image_blur": pa.float64(),
         "audio_loudness_db": pa.float64(),
@@ -34,6 +36,8 @@ LOG_SCHEMA = pa.schema(
         "audio_duration_s": pa.float64(),
         "image_embedding": VECTOR,
         "speech_embedding": VECTOR,
+        "pictured_probabilities": PROBABILITIES,
+        "heard_probabilities": PROBABILITIES,
         "latency_ms": pa.float64(),
     }
 )
@@ -46,6 +50,8 @@ FEEDBACK_SCHEMA = pa.schema(
         "consent": pa.bool_(),
     }
 )
+# The reference is made of labelled data, so it knows what the answers should have been.
+REFERENCE_SCHEMA = pa.schema([*LOG_SCHEMA, ("corrected_pictured", pa.string()), ("corrected_heard", pa.string())])
 REQUIRED = ("request_id", "time")
 
 
@@ -53,9 +59,9 @@ def read_log(folder: Path, start: date | datetime, end: date | datetime) -> pd.D
     """The answers of start <= time < end (UTC), one row per request, with their corrections.
 
     Columns are those of LOG_SCHEMA, then corrected_pictured, corrected_heard and consent, from the newest row in the
-    folder `feedback` beside `folder`, however late it came. Columns that an older shard lacks are null. A shard that
-    cannot be read stays where it is and is named, with the reason, in `attrs["unreadable"]`, a tuple of lines; a
-    missing folder is an empty log.
+    folder `feedback` beside `folder`, however late it came and whatever its clock said. Columns that an older shard
+    lacks are null. A shard that cannot be read stays where it is and is named, with the reason, in
+    `attrs["unreadable"]`, a tuple of lines; a missing folder is an empty log.
     """
     first, last = _instant(start), _instant(end)
     answers, unreadable = _read_partitions(folder, LOG_SCHEMA, first.date(), last.date())
@@ -64,7 +70,8 @@ def read_log(folder: Path, start: date | datetime, end: date | datetime) -> pd.D
         .sort_values(["time", "request_id"])
         .drop_duplicates("request_id", keep="last")
     )
-    feedback, lost = _read_partitions(folder.parent / "feedback", FEEDBACK_SCHEMA, first.date(), date.max)
+    # All of it: a correction may be dated before its answer, where a clock was set back between the two.
+    feedback, lost = _read_partitions(folder.parent / "feedback", FEEDBACK_SCHEMA, date.min, date.max)
     feedback = feedback.sort_values("time").drop_duplicates("request_id", keep="last").drop(columns="time")
     feedback = feedback.rename(columns={"pictured": "corrected_pictured", "heard": "corrected_heard"})
     joined = answers.merge(feedback, on="request_id", how="left").reset_index(drop=True)
@@ -73,14 +80,14 @@ def read_log(folder: Path, start: date | datetime, end: date | datetime) -> pd.D
 
 
 def reference_from_evaluation(file: Path) -> pd.DataFrame:
-    """What the champion answered to validation data, as the evaluation wrote it in the schema of the log.
+    """What the champion answered to labelled data, as the evaluation wrote it: the schema of the log, and the labels.
 
     Raises UserError where there is none or it cannot be read.
     """
     if not file.is_file():
         raise UserError(f"{file}: no reference to compare the prediction log with; `make run` writes it")
     try:
-        return _read_shard(file, LOG_SCHEMA, required=())
+        return _read_shard(file, REFERENCE_SCHEMA, required=())
     except (pa.ArrowException, OSError, KeyError) as fault:
         raise UserError(f"{file}: not a readable reference ({_line(fault)}); `make run` writes it again") from None
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_checks import reports
+from data_checks.drift.accuracy import Accuracy
 from data_checks.drift.samples import FEATURES, Feature, labels
 from data_checks.drift.verdict import TESTS, DriftVerdict, Finding
 from ml.config import UserError
@@ -47,11 +48,21 @@ def read_drift_verdict(file: Path) -> DriftVerdict:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
         del tree["day"]
-        findings = tuple(Finding(**finding) for finding in tree.pop("findings"))
+        tree.setdefault("alarm", tree["state"] == "drift")  # as it was before alarms had a state of their own
+        findings = tuple(
+            Finding(**finding | {"items": tuple(finding.get("items", ()))}) for finding in tree.pop("findings")
+        )
+        accuracy = {side: _accuracy(figures) for side, figures in tree.pop("accuracy", {}).items()}
         tree |= {name: tuple(tree[name]) for name in ("causes", "skipped", "unreadable")}
-        return DriftVerdict(**tree, findings=findings)
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+        tree["recent"] = tuple((day, state) for day, state in tree.get("recent", ()))
+        return DriftVerdict(**tree, findings=findings, accuracy=accuracy)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         raise UserError(f"{file}: expected a drift verdict: {' '.join(str(fault).split())}") from None
+
+
+def _accuracy(figures: dict) -> Accuracy:
+    whole: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in figures.items()}
+    return Accuracy(**whole)
 
 
 def _snapshot(verdict: DriftVerdict, reference: pd.DataFrame, window: pd.DataFrame, day: str) -> Any:
@@ -88,7 +99,10 @@ def _snapshot(verdict: DriftVerdict, reference: pd.DataFrame, window: pd.DataFra
 
 def _summary(verdict: DriftVerdict, day: str) -> Any:
     facts = [("verdict", STATES[verdict.state])]
+    facts += [("ALARM" if verdict.alarm else "no alarm", verdict.alarm_reason)] if verdict.alarm_reason else []
     facts += [("cause", cause) for cause in verdict.causes]
+    facts += [(f"accuracy of what is {side}", in_words(one)) for side, one in verdict.accuracy.items()]
+    facts += [("corrections", ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in verdict.corrections.items()))]
     facts += [("answers", f"{verdict.n_window} in the window, {verdict.n_reference} in the reference")]
     facts += [("false alarms", f"at most {verdict.alpha:.1%} of days, over all {len(verdict.findings)} tests")]
     facts += [("not compared", line) for line in verdict.skipped]
@@ -97,7 +111,27 @@ def _summary(verdict: DriftVerdict, day: str) -> Any:
         (one.feature, f"{one.test}: p {one.p_adjusted:.2g} adjusted, effect {one.effect_size:+.2f}. {one.cause}")
         for one in sorted(verdict.findings, key=lambda one: one.p_adjusted)
     ]
+    facts += [(f"shown most in {one.feature} by", ", ".join(one.items)) for one in verdict.findings if one.items]
     return reports.words(f"{day}: {STATES[verdict.state]}", facts)
+
+
+def in_words(accuracy: Accuracy) -> str:
+    """One line: what is expected, estimated and known."""
+
+    def figure(name: str, share: float | None, interval: tuple[float, float] | None, n: int, fell: bool) -> str:
+        if share is None or interval is None:
+            return ""
+        low, high = interval
+        return f"{name} {share:.1%} ({low:.1%} to {high:.1%}, {n} answers{', it fell' if fell else ''})"
+
+    one = accuracy
+    told = [
+        "" if one.expected is None else f"expected {one.expected:.1%}",
+        figure("estimated", one.estimated, one.estimated_ci95, one.estimated_n, one.estimated_fell),
+        figure("real", one.real, one.real_ci95, one.real_n, one.real_fell),
+        one.why_not,
+    ]
+    return "; ".join(filter(None, told))
 
 
 def _adjusted_tests(verdict: DriftVerdict) -> dict[str, str]:

@@ -36,6 +36,13 @@ class Feature:
 
 FEATURES = (
     Feature("image_brightness", "picture", "fact", "pictures are darker", "pictures are brighter"),
+    Feature(
+        "image_bright_share",
+        "picture",
+        "fact",
+        "pictures are darker: less is white",
+        "pictures are brighter: more is white",
+    ),
     Feature("image_contrast", "picture", "fact", "pictures have less contrast", "pictures have more contrast"),
     Feature("image_blur", "picture", "fact", "pictures are sharper", "pictures are more blurred"),
     Feature("audio_loudness_db", "recording", "fact", "recordings are quieter", "recordings are louder", " dB"),
@@ -53,22 +60,37 @@ FEATURES = (
 )
 
 
-def values(frame: pd.DataFrame, feature: Feature) -> np.ndarray:
-    """Values of one feature, (n,) numbers or labels or (n, d) embeddings; rows without one are left out.
+@dataclass(frozen=True)
+class Sample:
+    """One feature on both sides: (n,) and (m,) numbers or labels, or (n, d) and (m, d) embeddings.
+
+    rows: positions of the window's values in the frame they were taken from, (m,).
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    rows: np.ndarray
+
+
+def values(frame: pd.DataFrame, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
+    """Values of one feature, (n,) numbers or labels or (n, d) embeddings, and their index; rows without are left out.
 
     Embeddings as wide as the most common one; those with a number that is not finite count as missing.
     """
     match feature.kind:
         case "labels":
-            return labels(frame, feature).to_numpy(dtype=str)
+            named = labels(frame, feature)
+            return named.to_numpy(dtype=str), named.index.to_numpy()
         case "embedding":
             rows = frame[feature.column].dropna()
             widths = rows.map(len)
-            stacked = [row for row, width in zip(rows, widths, strict=True) if width == widths.mode()[0]]
-            vectors = np.array(stacked, dtype=np.float64).reshape(len(stacked), -1 if stacked else 0)
-            return vectors[np.isfinite(vectors).all(axis=1)]
+            rows = rows.loc[widths == widths.mode()[0]] if len(rows) else rows
+            vectors = np.array(list(rows), dtype=np.float64).reshape(len(rows), -1 if len(rows) else 0)
+            whole = np.isfinite(vectors).all(axis=1)
+            return vectors[whole], rows.index.to_numpy()[whole]
         case _:
-            return frame[feature.column].dropna().to_numpy(dtype=np.float64)
+            numbers = frame[feature.column].dropna()
+            return numbers.to_numpy(dtype=np.float64), numbers.index.to_numpy()
 
 
 def distinct(frame: pd.DataFrame, feature: Feature) -> pd.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 EXCEEDANCES = 30  # a permutation test stops once so many shuffles reached the observed statistic
+NEIGHBOURS = 3
 BLOCK = 256  # shuffles computed together
 MAX_KERNEL_ROWS = 1000  # rows of either sample in the kernel matrix
 
@@ -37,9 +39,16 @@ def cliffs_delta(reference: np.ndarray, window: np.ndarray) -> float:
     return float((below - above) / (len(reference) * len(window)))
 
 
-def label_mix(reference: np.ndarray, window: np.ndarray, permutations: int, rng: np.random.Generator) -> Outcome:
-    """Permutation test of Pearson's chi-square between two samples of labels, shapes (n,) and (m,).
+def either(*outcomes: Outcome) -> Outcome:
+    """Several tests of one question: the surest, its p-value times their number (Bonferroni), the first's effect."""
+    surest = min(outcomes, key=lambda one: one.p_value)
+    return Outcome(surest.statistic, min(1.0, surest.p_value * len(outcomes)), outcomes[0].effect_size)
 
+
+def label_mix(reference: np.ndarray, window: np.ndarray, permutations: int, rng: np.random.Generator) -> Outcome:
+    """Permutation test of two samples of labels, shapes (n,) and (m,): the whole mix, and the label that moved most.
+
+    Pearson's chi-square sees a change of many labels, the largest standardised residual one of a single label.
     Shuffling who belongs to the window draws its counts from the multivariate hypergeometric distribution, so rare
     labels need no minimum count. Effect size: Cramer's V in [0, 1].
     """
@@ -47,10 +56,15 @@ def label_mix(reference: np.ndarray, window: np.ndarray, permutations: int, rng:
     pooled = np.bincount(codes, minlength=len(labels))
     observed = np.bincount(codes[len(reference) :], minlength=len(labels))
     shuffled = rng.multivariate_hypergeometric(pooled, len(window), size=permutations, method="marginals")
-    chi_square = _chi_square(observed[None], pooled)[0]
-    reached = int((_chi_square(shuffled, pooled) >= chi_square * (1 - 1e-12)).sum())
-    p_value = (1 + reached) / (1 + permutations)
-    return Outcome(float(chi_square), p_value, float(math.sqrt(chi_square / len(codes))))
+    outcomes = []
+    chi_square = float(_chi_square(observed[None], pooled)[0])
+    for statistic in (_chi_square, _largest_residual):
+        reached = int(
+            (statistic(shuffled, pooled) >= (seen := statistic(observed[None], pooled)[0]) * (1 - 1e-12)).sum()
+        )
+        p_value = (1 + reached) / (1 + permutations)
+        outcomes.append(Outcome(float(seen), p_value, float(math.sqrt(chi_square / len(codes)))))
+    return either(*outcomes)
 
 
 def _chi_square(window_counts: np.ndarray, pooled: np.ndarray) -> np.ndarray:
@@ -58,6 +72,80 @@ def _chi_square(window_counts: np.ndarray, pooled: np.ndarray) -> np.ndarray:
     share = window_counts.sum(axis=1, keepdims=True) / pooled.sum()
     squares = (window_counts - pooled * share) ** 2
     return (squares / (pooled * share * (1 - share))).sum(axis=1)
+
+
+def _largest_residual(window_counts: np.ndarray, pooled: np.ndarray) -> np.ndarray:
+    """Largest of the labels' standardised residuals, counts (draws, labels) -> (draws,)."""
+    total = pooled.sum()
+    share = window_counts.sum(axis=1, keepdims=True) / total
+    spread = np.sqrt(np.maximum(pooled * (1 - pooled / total) * share * (1 - share), 1e-12))
+    return (np.abs(window_counts - pooled * share) / spread).max(axis=1)
+
+
+def mean_shift(reference: np.ndarray, window: np.ndarray, permutations: int, rng: np.random.Generator) -> Outcome:
+    """Permutation test of the difference of two means, shapes (n,) and (m,): it sees a few values that lie far off.
+
+    Effect size: Cliff's delta.
+    """
+    pooled, weights = _standardised(reference, window)
+    observed = abs(float(weights @ pooled))
+
+    def shifts(shuffled: np.ndarray) -> np.ndarray:
+        return np.abs(shuffled @ pooled)
+
+    p_value = _permutation_p(observed * (1 - 1e-9), weights, shifts, permutations, rng)
+    return Outcome(observed, p_value, cliffs_delta(reference, window))
+
+
+def _standardised(reference: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both samples in a row, at mean 0 and deviation 1, and the weights that give the difference of their means."""
+    pooled = np.concatenate([reference, window])
+    n, m = len(reference), len(window)
+    weights = np.concatenate([np.full(n, -1 / n), np.full(m, 1 / m)])
+    return (pooled - pooled.mean()) / max(pooled.std(), 1e-12), weights
+
+
+def novelty(reference: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each vector, shapes (n, d) and (m, d), lies from the reference's others: (n,) and (m,).
+
+    Mean distance on the unit sphere to the three nearest (Sun et al., Out-of-Distribution Detection with Deep Nearest
+    Neighbors, ICML 2022).
+    """
+    reference, window = at_unit_length(reference), at_unit_length(window)
+    own = squared_distances(reference, reference)
+    np.fill_diagonal(own, np.inf)  # nobody is a neighbour of his own
+    nearest = (
+        np.partition(one, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS] for one in (own, squared_distances(window, reference))
+    )
+    first, second = (np.sqrt(one).mean(axis=1) for one in nearest)
+    return first, second
+
+
+def at_unit_length(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None] - 2 * first @ second.T
+    return np.maximum(squares, 0)
+
+
+def novel_items(reference: np.ndarray, window: np.ndarray, permutations: int, rng: np.random.Generator) -> Outcome:
+    """Permutation test whether a part of the window lies farther off than the reference does from itself.
+
+    Shapes as in novelty. Their Savage scores weigh the farthest most (I. R. Savage, Annals of Mathematical Statistics
+    27, 1956), so a tenth that is new shows where the whole hardly moved. Effect size: Cliff's delta of the distances.
+    """
+    first, second = novelty(reference, window)
+    n, m = len(first), len(second)
+    ranks = stats.rankdata(np.concatenate([first, second]))
+    steps = np.cumsum(1 / np.arange(n + m, 0, -1.0))
+    scores = np.interp(ranks, np.arange(1, n + m + 1), steps)
+    pooled, weights = _standardised(scores[:n], scores[n:])
+    # Neighbours are often mutual, so the reference's own distances tell no more than half as many would.
+    observed = float(weights @ pooled) * math.sqrt((1 / m + 1 / n) / (1 / m + 2 / n))
+    p_value = _permutation_p(observed, weights, lambda shuffled: shuffled @ pooled, permutations, rng)
+    return Outcome(observed, p_value, cliffs_delta(first, second))
 
 
 def maximum_mean_discrepancy(
@@ -75,7 +163,11 @@ def maximum_mean_discrepancy(
     kernel = _gaussian_kernel(np.concatenate([reference, window]))
     weights = np.concatenate([np.full(n, -1 / n), np.full(m, 1 / m)]).astype(np.float32)
     observed = float(weights @ kernel @ weights)
-    p_value = _permutation_p(observed, kernel, weights, permutations, rng)
+
+    def discrepancies(shuffled: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->i", shuffled @ kernel, shuffled, dtype=np.float64)
+
+    p_value = _permutation_p(observed, weights, discrepancies, permutations, rng)
     unbiased = _unbiased(kernel[:n, :n]) + _unbiased(kernel[n:, n:]) - 2 * float(kernel[:n, n:].mean())
     return Outcome(observed, p_value, math.sqrt(max(unbiased, 0.0)))
 
@@ -86,8 +178,7 @@ def _at_most(sample: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndar
 
 def _gaussian_kernel(points: np.ndarray) -> np.ndarray:
     points = points - points.mean(axis=0)
-    norms = (points**2).sum(axis=1)
-    squared = np.maximum(norms[:, None] + norms[None] - 2 * points @ points.T, 0)
+    squared = squared_distances(points, points)
     width = np.median(squared[np.triu_indices(len(points), 1)])
     return np.exp(-squared / max(width, 1e-12)).astype(np.float32)
 
@@ -98,14 +189,18 @@ def _unbiased(kernel: np.ndarray) -> float:
 
 
 def _permutation_p(
-    observed: float, kernel: np.ndarray, weights: np.ndarray, permutations: int, rng: np.random.Generator
+    observed: float,
+    weights: np.ndarray,
+    statistics: Callable[[np.ndarray], np.ndarray],
+    permutations: int,
+    rng: np.random.Generator,
 ) -> float:
+    """How often shuffled weights (rows, n + m) reach what was observed; stops early where that is often."""
     reached = drawn = 0
     while drawn < permutations:
         rows = min(BLOCK, permutations - drawn)
-        shuffled = rng.permuted(np.tile(weights, (rows, 1)), axis=1)  # (rows, n + m)
-        draws = np.einsum("ij,ij->i", shuffled @ kernel, shuffled, dtype=np.float64)
-        total = reached + np.cumsum(draws >= observed)
+        shuffled = rng.permuted(np.tile(weights, (rows, 1)), axis=1)
+        total = reached + np.cumsum(statistics(shuffled) >= observed)
         if total[-1] >= EXCEEDANCES:
             return EXCEEDANCES / float(drawn + 1 + np.argmax(total >= EXCEEDANCES))
         reached, drawn = int(total[-1]), drawn + rows

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from data_checks.drift import causes
+from data_checks.drift.accuracy import Accuracy
 from data_checks.drift.log import LOG_SCHEMA
-from data_checks.drift.samples import FEATURES, Feature, distinct, from_known_models, labels, matched, values
-from data_checks.drift.two_samples import Outcome, holm, kolmogorov_smirnov, label_mix, maximum_mean_discrepancy
+from data_checks.drift.samples import FEATURES, Feature, Sample, distinct, from_known_models, labels, matched, values
+from data_checks.drift.two_samples import (
+    Outcome,
+    either,
+    holm,
+    kolmogorov_smirnov,
+    label_mix,
+    maximum_mean_discrepancy,
+    mean_shift,
+    novel_items,
+)
 from ml.config import Monitoring, UserError
 
 TESTS = {
     "fact": "Kolmogorov-Smirnov",
-    "confidence": "Kolmogorov-Smirnov",
-    "labels": "chi-square permutation",
-    "embedding": "MMD permutation",
+    "confidence": "Kolmogorov-Smirnov or mean",
+    "labels": "label mix permutation",
+    "embedding": "MMD or novelty permutation",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One test of one feature; the effect size is Cliff's delta, Cramer's V or the MMD, as the test is."""
+    """One test of one feature; the effect size is Cliff's delta, Cramer's V or the MMD, as the test is.
+
+    items: request ids of the answers that show the drift most, the clearest first.
+    """
 
     feature: str
     test: str
@@ -34,11 +47,16 @@ class Finding:
     effect_size: float
     drifted: bool
     cause: str = ""
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DriftVerdict:
-    """`skipped` says what could not be compared and why; `unreadable` names the shards that were left out."""
+    """One window against the reference; `skipped` says what could not be compared, `unreadable` names lost shards.
+
+    alarm, alarm_reason and recent (day, state) come from the windows before it, see `with_alarm`; accuracy by side and
+    corrections (joined, with_consent, unknown_labels) from confidences and feedback.
+    """
 
     state: str  # "not_enough_data" | "no_drift" | "drift"
     n_reference: int
@@ -48,16 +66,23 @@ class DriftVerdict:
     causes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    model: str = ""  # digest of the champion whose answers are the reference
+    alarm: bool = False
+    alarm_reason: str = ""
+    recent: tuple[tuple[str, str], ...] = ()
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    corrections: dict[str, int] = field(default_factory=dict)
 
 
-Samples = dict[Feature, tuple[np.ndarray, np.ndarray]]
+Samples = dict[Feature, Sample]
 
 
 def measure_drift(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Monitoring, seed: int = 0) -> DriftVerdict:
     """Whether the window's answers come from the same distribution as the reference's; both as `read_log` gives them.
 
-    Every feature with at least `monitoring.min_window` values on both sides is tested: facts and confidences by
-    Kolmogorov-Smirnov, labels and embeddings by permutation. Holm's correction over all of them holds the chance of
+    Every feature with at least `monitoring.min_window` values on both sides is tested: facts by Kolmogorov-Smirnov,
+    confidences by that and by their mean, labels and embeddings by permutation, both as a whole and for a part that is
+    new. Holm's correction over all of them holds the chance of
     any false alarm at `monitoring.alpha`. Endpoints are compared with themselves: the reference is thinned to the
     window's mix of endpoints, and an input that it holds more than once counts once. Where a model other than the
     reference's answered, only the facts are compared.
@@ -114,7 +139,7 @@ def _samples(comparison: _Comparison) -> tuple[Samples, tuple[str, ...]]:
     samples, skipped = {}, []
     for feature in FEATURES:
         rows = from_known_models(window, reference) if feature.of_model else window
-        before, after = values(distinct(reference, feature), feature), values(rows, feature)
+        (before, _), (after, places) = values(distinct(reference, feature), feature), values(rows, feature)
         if min(len(before), len(after)) < enough:
             whose = " by the reference's model" if len(rows) < len(window) else ""
             counts = f"{len(after)} values{whose}, {len(before)} in the reference"
@@ -122,16 +147,16 @@ def _samples(comparison: _Comparison) -> tuple[Samples, tuple[str, ...]]:
         elif feature.kind == "embedding" and before.shape[1] != after.shape[1]:
             skipped.append(f"{feature.column}: {after.shape[1]} numbers wide, {before.shape[1]} in the reference")
         else:
-            samples[feature] = before, after
+            samples[feature] = Sample(before, after, places)
     return samples, tuple(skipped)
 
 
 def _findings(samples: Samples, comparison: _Comparison) -> tuple[Finding, ...]:
-    # Twice as many shuffles as it takes to get below the strictest of Holm's steps.
-    permutations = math.ceil(2 * len(samples) / comparison.alpha)
+    # Twice as many shuffles as it takes to get below the strictest of Holm's steps with one of two tests.
+    permutations = math.ceil(4 * len(samples) / comparison.alpha)
     outcomes = [
-        _outcome(feature.kind, *pair, permutations, comparison.generator(FEATURES.index(feature)))
-        for feature, pair in samples.items()
+        _outcome(feature.kind, one.before, one.after, permutations, comparison.generator(FEATURES.index(feature)))
+        for feature, one in samples.items()
     ]
     adjusted = holm([outcome.p_value for outcome in outcomes])
     return tuple(
@@ -147,7 +172,10 @@ def _outcome(kind: str, before: np.ndarray, after: np.ndarray, permutations: int
         case "labels":
             return label_mix(before, after, permutations, rng)
         case "embedding":
-            return maximum_mean_discrepancy(before, after, permutations, rng)
+            whole = maximum_mean_discrepancy(before, after, permutations, rng)
+            return either(whole, novel_items(before, after, permutations, rng))
+        case "confidence":
+            return either(kolmogorov_smirnov(before, after), mean_shift(before, after, permutations, rng))
         case _:
             return kolmogorov_smirnov(before, after)
 
@@ -159,10 +187,16 @@ def _explained(
     effects = {finding.feature: finding.effect_size for finding in findings if finding.drifted}
     drifted = [feature for feature in samples if feature.column in effects]
     following = {late for one in drifted if one.kind == "labels" for late in _following(one, drifted, comparison)}
-    words = {feature: causes.describe(feature, *samples[feature]) for feature in drifted}
+    looks = {feature.side: sample for feature, sample in samples.items() if feature.kind == "embedding"}
+    words = {feature: causes.describe(feature, samples[feature], looks.get(feature.side)) for feature in drifted}
     reasons = causes.leading([feature for feature in drifted if feature not in following], effects)
     cause = {one.column: text + (causes.FOLLOWS if one in following else "") for one, text in words.items()}
-    named = tuple(replace(finding, cause=cause.get(finding.feature, "")) for finding in findings)
+    ids = comparison.window["request_id"]
+    shown = {one.column: tuple(ids.loc[causes.showing(one, samples[one])].dropna().astype(str)) for one in drifted}
+    named = tuple(
+        replace(finding, cause=cause.get(finding.feature, ""), items=shown.get(finding.feature, ()))
+        for finding in findings
+    )
     return named, tuple(words[feature] for feature in reasons)
 
 

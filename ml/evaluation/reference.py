@@ -14,9 +14,16 @@ from ml.evaluation.recognition import Answers
 from ml.files import whole_file
 from ml.predictor import Predictor
 
-REFERENCE_ROWS = 300  # of every endpoint
+REFERENCE_ROWS = 500  # of every endpoint
+REFERENCE_SPLITS = ("validation", "gate")  # nothing was trained on either
 VECTOR = pa.list_(pa.float32())
-IMAGE_FACTS = {"image_brightness": "brightness", "image_contrast": "contrast", "image_blur": "blur"}
+PROBABILITIES = pa.map_(pa.string(), pa.float32())
+IMAGE_FACTS = {
+    "image_brightness": "brightness",
+    "image_bright_share": "bright_share",
+    "image_contrast": "contrast",
+    "image_blur": "blur",
+}
 AUDIO_FACTS = {
     "audio_loudness_db": "loudness_db",
     "audio_snr_db": "snr_db",
@@ -37,7 +44,11 @@ SCHEMA = pa.schema(
         *[(name, pa.float64()) for name in (*IMAGE_FACTS, *AUDIO_FACTS)],
         ("image_embedding", VECTOR),
         ("speech_embedding", VECTOR),
+        ("pictured_probabilities", PROBABILITIES),
+        ("heard_probabilities", PROBABILITIES),
         ("latency_ms", pa.float64()),
+        ("corrected_pictured", pa.string()),  # what the answers should have been, as corrections would say it
+        ("corrected_heard", pa.string()),
     ]
 )
 
@@ -73,14 +84,14 @@ def write_reference(
     file: Path,
     facts: Mapping[str, pa.Table] | None = None,
 ) -> None:
-    """The predictor's answers to validation items, in the schema of the prediction log.
+    """The predictor's answers to items of validation and gate, in the schema of the prediction log, with their labels.
 
-    Up to 300 rows each of classify_image, recognize_speech and extract; half of the last ask for the word that is
+    Up to 500 rows each of classify_image, recognize_speech and extract; half of the last ask for the word that is
     spoken. facts: the measured facts of "images" and "audio", by their column `id`; without them these columns are
     null, as are time and latency always.
     """
     rng = np.random.default_rng(seed)
-    images, speech = images.where("validation"), speech.where("validation")
+    images, speech = images.where(*REFERENCE_SPLITS), speech.where(*REFERENCE_SPLITS)
     pictures, clips = _some(rng, len(images)), _some(rng, len(speech))
     known = {name: _by_id(table) for name, table in (facts or {}).items()}
     measured = (
@@ -88,8 +99,8 @@ def write_reference(
         [_measured(known, "audio", str(speech.ids[row]), AUDIO_FACTS) for row in clips],
     )
     rows = [
-        *_seen(predictor, np.asarray(images.pixels)[pictures], measured[0]),
-        *_heard(predictor, [speech.clip(row) for row in clips], measured[1]),
+        *_seen(predictor, images, pictures, measured[0]),
+        *_heard(predictor, speech, clips, measured[1]),
         *_extracted(predictor, images, speech, pictures, clips, measured),
     ]
     for number, row in enumerate(rows):
@@ -112,27 +123,32 @@ def _measured(known: Mapping[str, dict], modality: str, item: str, names: Mappin
     return {column: facts.get(name) for column, name in names.items()}
 
 
-def _seen(predictor: Predictor, pixels: np.ndarray, measured: list[dict]) -> Iterator[dict]:
+def _seen(predictor: Predictor, images: ImageSet, rows: np.ndarray, measured: list[dict]) -> Iterator[dict]:
+    pixels, names = np.asarray(images.pixels)[rows], (*predictor.image_classes, None)
     posteriors, embeddings = predictor.classify_images(pixels), predictor.embed_images(pixels)
-    names = (*predictor.image_classes, None)
-    for known, embedding, facts in zip(posteriors, embeddings, measured, strict=True):
+    for row, known, embedding, facts in zip(rows, posteriors, embeddings, measured, strict=True):
         yield {
             "endpoint": "classify_image",
             "pictured": names[known.argmax()],
             "pictured_confidence": float(known[:-1].max()),
+            "pictured_probabilities": list(zip(predictor.image_classes, known[:-1].tolist(), strict=True)),
             "image_embedding": embedding,
+            "corrected_pictured": images.classes[images.labels[row]],
             **facts,
         }
 
 
-def _heard(predictor: Predictor, clips: list[np.ndarray], measured: list[dict]) -> Iterator[dict]:
+def _heard(predictor: Predictor, speech: SpeechSet, rows: np.ndarray, measured: list[dict]) -> Iterator[dict]:
+    clips = [speech.clip(row) for row in rows]
     posteriors, embeddings = predictor.recognize_batch(clips), predictor.embed_speech(clips)
-    for known, embedding, facts in zip(posteriors, embeddings, measured, strict=True):
+    for row, known, embedding, facts in zip(rows, posteriors, embeddings, measured, strict=True):
         yield {
             "endpoint": "recognize_speech",
             "heard": predictor.speech_classes[known.argmax()],
             "heard_confidence": float(known.max()),
+            "heard_probabilities": list(zip(predictor.speech_classes, known.tolist(), strict=True)),
             "speech_embedding": embedding,
+            "corrected_heard": speech.classes[speech.labels[row]],
             **facts,
         }
 
@@ -146,6 +162,7 @@ def _extracted(
     measured: tuple[list[dict], list[dict]],
 ) -> Iterator[dict]:
     names = np.array(images.classes)[images.labels[pictures]]
+    embeddings = predictor.embed_speech([speech.clip(clip) for clip in clips])  # of the whole, as the service logs it
     for number, clip in enumerate(clips):
         spoken = np.flatnonzero(names == speech.classes[speech.labels[clip]])
         place = spoken[number % len(spoken)] if number % 2 and len(spoken) else number % len(pictures)
@@ -155,11 +172,16 @@ def _extracted(
             "endpoint": "extract",
             "pictured": answer.pictured.label,
             "pictured_confidence": max(answer.pictured.probabilities.values()),
+            "pictured_probabilities": list(answer.pictured.probabilities.items()),
             "image_embedding": answer.pictured.embedding,
+            "speech_embedding": embeddings[number],
             "heard": answer.heard.label if answer.heard else None,
             "heard_confidence": answer.heard.probability if answer.heard else None,
+            "heard_probabilities": list(answer.heard.probabilities.items()) if answer.heard else None,
             "presence": answer.presence,
             "present": answer.present,
+            "corrected_pictured": str(names[place]),
+            "corrected_heard": speech.classes[speech.labels[clip]] if answer.heard else None,
             **measured[0][place],
             **measured[1][number],
         }

@@ -24,8 +24,11 @@ class Word(Guess):
     end_s: float
 
 
+@dataclass(frozen=True)
 class Heard(Guess):
-    """The word that a separated sound says."""
+    """The word that a separated sound says, and the probabilities of all words."""
+
+    probabilities: dict[str, float]
 
 
 @dataclass(frozen=True)

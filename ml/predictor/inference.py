@@ -161,6 +161,10 @@ class Predictor:
         """Posteriors (n, classes) of waveforms (samples,) at the model's rate, of any lengths."""
         return self._hear(waveforms)[0]
 
+    def embed_recording(self, waveform: np.ndarray, rate_hz: int) -> np.ndarray:
+        """Embedding (d,) float32 of a whole recording (samples,), whatever it holds; it is to be under a minute."""
+        return self.embed_speech([self.at_model_rate(waveform, rate_hz)])[0]
+
     def embed_speech(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Embeddings (n, d) float32 of waveforms (samples,) at the model's rate, of any lengths."""
         return self._hear(waveforms)[1]
@@ -262,7 +266,8 @@ class Predictor:
 
     def _heard_of(self, posteriors: np.ndarray) -> Heard:
         best = int(posteriors.argmax())
-        return Heard(self.speech_classes[best], float(posteriors[best]))
+        probabilities = dict(zip(self.speech_classes, posteriors.tolist(), strict=True))
+        return Heard(self.speech_classes[best], float(posteriors[best]), probabilities)
 
 
 def _require_equal(got: Mapping, expected: Mapping, name: str) -> None:

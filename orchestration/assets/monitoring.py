@@ -1,7 +1,6 @@
 """What came in and how it was answered: the prediction log, and one drift report a day."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -68,32 +67,57 @@ def drift_report(context: dg.AssetExecutionContext, project: Project) -> dg.Mate
     from data_checks import drift
     from orchestration.promotion import reference_file
 
-    paths, day = project.paths, context.partition_key
-    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    paths, day, settings = project.paths, context.partition_key, project.settings
     reference = drift.reference_from_evaluation(reference_file(paths))
-    window = drift.read_log(paths.prediction_log, start, start + timedelta(days=1))
-    verdict = drift.measure_drift(reference, window, project.settings.monitoring, seed=project.settings.training.seed)
+    verdict, window = drift.judge_day(
+        day, reference, paths.prediction_log, paths.reports, settings.monitoring, settings.training.seed
+    )
     folder = drift.write_drift_report(verdict, reference, window, paths.reports, day)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest(verdict)),
+        data_version=dg.DataVersion(digest(asdict(verdict))),
         metadata=provenance(project) | _drift_metadata(verdict, folder),
     )
 
 
 def _drift_metadata(verdict, folder) -> dict:
-    findings = [
-        {"feature": f.feature, "test": f.test, "p": f.p_adjusted, "effect": f.effect_size, "drifted": f.drifted}
-        for f in verdict.findings
-    ]
     return {
         "state": verdict.state,
+        "alarm": verdict.alarm,
+        "alarm_reason": verdict.alarm_reason,
         "answers": verdict.n_window,
         "causes": dg.MetadataValue.md("\n".join(f"- {cause}" for cause in verdict.causes) or "none"),
-        "findings": previews.table(findings),
+        "findings": previews.table([_finding_row(finding) for finding in verdict.findings]),
+        "recent_windows": previews.table([{"day": day, "state": state} for day, state in verdict.recent]),
+        **_accuracy_metadata(verdict),
+        "corrections": dg.MetadataValue.json(verdict.corrections),
         "not_compared": dg.MetadataValue.json(list(verdict.skipped)),
         "unreadable": dg.MetadataValue.json(list(verdict.unreadable)),
         "report": dg.MetadataValue.path(str(folder)),
     }
+
+
+def _finding_row(finding) -> dict:
+    return {
+        "feature": finding.feature,
+        "test": finding.test,
+        "p": finding.p_adjusted,
+        "effect": finding.effect_size,
+        "drifted": finding.drifted,
+        "shown most by": ", ".join(finding.items),
+    }
+
+
+def _accuracy_metadata(verdict) -> dict:
+    """In words for every side, and as numbers, which Dagster plots over the days."""
+    from data_checks import drift
+
+    shown: dict = {}
+    for side, accuracy in verdict.accuracy.items():
+        shown[f"accuracy_{side}"] = drift.in_words(accuracy)
+        for kind in ("estimated", "real"):
+            if (share := getattr(accuracy, kind)) is not None:
+                shown[f"{kind}_accuracy_{side}"] = dg.MetadataValue.float(share)
+    return shown
 
 
 ASSETS = [prediction_log, drift_report]
