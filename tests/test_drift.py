@@ -28,9 +28,7 @@ from data_checks.facts import stacked_picture_facts
 from ml.config import Monitoring, UserError
 from serving.capture import FEEDBACK_SCHEMA, PREDICTION_SCHEMA
 
-MONITORING = Monitoring(
-    drift_cron="15 2 * * *", retraining_cron="0 3 * * 0", min_window=50, alpha=0.01, cooldown_hours=24.0
-)
+MONITORING = Monitoring(drift_cron="15 2 * * *", min_window=50, alpha=0.01)
 DAY = date(2026, 3, 2)
 NEXT_DAY = date(2026, 3, 3)
 

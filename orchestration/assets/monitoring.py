@@ -66,7 +66,7 @@ def _by_day(folder, shards: dict[str, int]) -> list[dict]:
 @plainly
 def drift_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     from data_checks import drift
-    from orchestration.promotion import reference_file
+    from orchestration.champion import reference_file
 
     paths, day = project.paths, context.partition_key
     start = datetime.fromisoformat(day).replace(tzinfo=UTC)
