@@ -73,10 +73,11 @@ def _policy() -> str:
 
 def decided(instance: dg.DagsterInstance, project: Project, scheduled: datetime | None = None) -> tuple[Decision, bool]:
     """The policy's decision on the present state, kept; and whether it is another than the last one."""
-    with decisions.turn(project.paths):
+    paths, policy = project.paths, project.settings.retraining
+    with decisions.turn(paths):
         state = evidence.gather(instance, project, scheduled)
-        decision = decide(state, project.settings.retraining)
-        return decision, decisions.record(project.paths, decision, state.now)
+        decision = decide(state, policy)
+        return decision, decisions.record(paths, decision, state.now)
 
 
 def request(decision: Decision, now: datetime) -> dg.RunRequest:

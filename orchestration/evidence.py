@@ -12,6 +12,7 @@ import dagster as dg
 from ml.config import MODALITIES, Paths, UserError
 from orchestration import decisions
 from orchestration.champion import usable_pointer
+from orchestration.dvc import DvcPipeline
 from orchestration.policy import Accuracy, PastRun, Report, State
 from orchestration.resources import Project
 
@@ -32,18 +33,18 @@ IN_FLIGHT = (
 
 def gather(instance: dg.DagsterInstance, project: Project, scheduled: datetime | None = None) -> State:
     """The state as it stands; what cannot be read is absent from it, and a champion's fault is said."""
-    paths, runs = project.paths, past_runs(instance)
-    runs = [*_asked_for(paths, runs, project.now()), *runs]
+    paths, now, runs = project.paths, project.now(), past_runs(instance)
+    runs = [*_asked_for(paths, runs, now), *runs]
     try:
         pointer = usable_pointer(paths)
     except UserError as fault:
-        return State(project.now(), None, str(fault), runs=runs, scheduled=scheduled)
+        return State(now, None, str(fault), runs=runs, scheduled=scheduled)
     made_of = pointer.get("data") or {}
     return State(
-        now=project.now(),
+        now=now,
         champion=pointer["digest"],
         reports=reports_of(paths, pointer.get("since")),
-        data=raw_versions(project),
+        data=raw_versions(paths),
         champion_data=_raw(made_of),
         tried_data=_tried(paths),
         new_labels=new_labels(paths, pointer.get("added")),
@@ -112,10 +113,10 @@ def _outcome(run: dg.DagsterRun) -> str:
     return run.tags.get(OUTCOME, "")
 
 
-def raw_versions(project: Project) -> dict[str, str] | None:
+def raw_versions(paths: Paths) -> dict[str, str] | None:
     """DVC's versions of the raw data with what was added; None where there are none yet."""
     try:
-        return {f"raw_{modality}": project.dvc.version(f"raw@{modality}") for modality in MODALITIES}
+        return {f"raw_{modality}": DvcPipeline(paths).version(f"raw@{modality}") for modality in MODALITIES}
     except UserError:
         return None
 

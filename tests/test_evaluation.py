@@ -359,7 +359,7 @@ def test_a_card_is_whole_or_refused(evaluated):
     report = evaluated.report | {"git": "none", "data": {"raw_audio": "1"}}
     card = model_card(report, answers, decision, about, 5, 50)
     text = card_text(card)
-    for said in ("Intended use", "Limits", "raw_audio", "speech_accuracy", "class across", decision.reason):
+    for said in ("Intended use", "Limits", "raw_audio", "speech_accuracy", "Slices of the gate split", decision.reason):
         assert said in text
     assert all(len(row["interval"]) in (2, len(NOT_MEASURED)) for row in card["gate_figures"])
     for name, empty in (("licences", []), ("labels", []), ("version", " "), ("licence", None)):

@@ -120,7 +120,7 @@ class Appointment(dg.Config):
 @plainly
 def champion(context: dg.AssetExecutionContext, project: Project, config: Appointment) -> dg.MaterializeResult:
 
-    run = context.run_id
+    run = context.run.run_id
     outcome = _rolled_back(project, config, run) if config.roll_back_to else consider(project, run)
     context.log.info(outcome.reason)
     context.instance.add_run_tags(run, {OUTCOME: PROMOTED if outcome.promoted else KEPT})
