@@ -60,14 +60,16 @@ def reference_file(paths: Paths) -> Path:
     return paths.champion.parent / "references" / pointer["reference"]
 
 
-def appoint(paths: Paths, model: Mapping, event: str, reason: str, run: str, former: Mapping | None) -> dict:
+def appoint(
+    paths: Paths, model: Mapping, event: str, reason: str, run: str, former: Mapping | None, at: str | None = None
+) -> dict:
     """Point at a stored model that was verified, and keep that in the history; returns the pointer.
 
-    model: the fields CARRIED. former: whom a service falls back to that cannot load this one.
+    model: the fields CARRIED. former: whom a service falls back to that cannot load this one. at: ISO 8601; None: now.
     """
     left = present(paths)
     fields = {name: model.get(name) for name in CARRIED}
-    pointer = {**fields, "since": now(), "reason": reason, "run": run, "previous": _bare(former)}
+    pointer = {**fields, "since": at or now(), "reason": reason, "run": run, "previous": _bare(former)}
     paths.champion.parent.mkdir(parents=True, exist_ok=True)
     keep(paths, {"at": pointer["since"], "event": event, "reason": reason, "run": run, "left": _named(left), **fields})
     write_pointer(paths, pointer)
@@ -163,7 +165,7 @@ def reigns(paths: Paths) -> list[dict]:
 # ----------------------------------------------------------------------------------------------------------- rollback
 
 
-def roll_back(paths: Paths, reason: str, to: str | None = None, run: str = "") -> dict:
+def roll_back(paths: Paths, reason: str, to: str | None = None, run: str = "", at: str | None = None) -> dict:
     """Take up a former champion, loaded and verified before anything changes; returns the pointer.
 
     to: its version, tag, or the beginning of its digest; None: the one before the present. Raises UserError where the
@@ -177,7 +179,7 @@ def roll_back(paths: Paths, reason: str, to: str | None = None, run: str = "") -
     if target["digest"] == digest and _stands(paths):
         raise UserError(f"{target['tag']}: is the champion already")
     verify(paths, target["tag"], target["digest"])
-    return appoint(paths, target, ROLLED_BACK, reason.strip(), run, _fallback(paths, {target["digest"], digest}))
+    return appoint(paths, target, ROLLED_BACK, reason.strip(), run, _fallback(paths, {target["digest"], digest}), at)
 
 
 def champions(paths: Paths) -> list[dict]:

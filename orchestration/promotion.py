@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ml.config import MODALITIES, Paths, UserError
 from ml.files import sha256_of, whole_file, write_json
 from orchestration import champion
-from orchestration.resources import Project, digest, now, source_digest
+from orchestration.resources import Project, digest, source_digest
 
 if TYPE_CHECKING:
     from ml.evaluation import Decision, GateAnswers
@@ -51,15 +51,15 @@ def consider(project: Project, run: str = "") -> Outcome:
     current = _reigning(paths)
     if current and current["digest"] == report["models"]:
         return Outcome(False, "the candidates are the champion", current)
-    model = _described(report, parts)
+    model, at = _described(report, parts), project.now().isoformat(timespec="seconds")
     if current and (why := _withdrawn(paths, model)):
-        return _kept(paths, model, why, current, run)
+        return _kept(paths, model, why, current, run, at)
     decision, answers = _judged(project, parts, current)
     compared = tuple({**asdict(one), "better": one.better} for one in decision.comparisons)
     if not decision.promote:
         if current is None:
             raise UserError(f"no champion: {decision.reason}")
-        return _kept(paths, model, decision.reason, current, run, compared)
+        return _kept(paths, model, decision.reason, current, run, at, compared)
     pointer = _promote(project, parts, decision, answers, report, model, run)
     return Outcome(True, decision.reason, pointer, compared)
 
@@ -111,8 +111,10 @@ def _withdrawn(paths: Paths, model: Mapping) -> str:
     return ""
 
 
-def _kept(paths: Paths, model: dict, why: str, current: dict, run: str, compared: tuple[dict, ...] = ()) -> Outcome:
-    champion.keep(paths, {"at": now(), "event": champion.KEPT, "reason": why, "run": run, "left": None, **model})
+def _kept(
+    paths: Paths, model: dict, why: str, current: dict, run: str, at: str, compared: tuple[dict, ...] = ()
+) -> Outcome:
+    champion.keep(paths, {"at": at, "event": champion.KEPT, "reason": why, "run": run, "left": None, **model})
     return Outcome(False, why, current, compared)
 
 
@@ -149,6 +151,7 @@ def _promote(
     run: str,
 ) -> dict:
     """Store the candidates as one bundle with golden requests and a card, verify it, point at it."""
+    at = project.now().isoformat(timespec="seconds")
     from ml import datasets, evaluation
     from ml.predictor import Predictor, write_bundle
     from serving import packaging
@@ -161,14 +164,14 @@ def _promote(
         write_bundle(Path(draft) / "bundle", *parts, about=origin, goldens=goldens)
         tag = packaging.save_bundle_as_bento_model(Path(draft) / "bundle", paths)
     labels = Predictor.from_models(*parts).labels
-    about = {"version": tag.partition(":")[2], "digest": model["digest"], "made": now(), "labels": list(labels)}
+    about = {"version": tag.partition(":")[2], "digest": model["digest"], "made": at, "labels": list(labels)}
     about |= {"licence": MODEL_LICENCE, "licences": licences(paths), "items": item_counts(paths)}
     least, bootstrap = settings.promotion.least_slice, settings.evaluation.bootstrap
     card = evaluation.model_card(report, answers, decision, about, least, bootstrap)
     write_card(packaging.stored_bundle(tag, paths).parent, card)
     champion.verify(paths, tag, model["digest"])
     model |= {"tag": tag, "reference": _keep_reference(paths, model["digest"])}
-    return champion.appoint(paths, model, champion.PROMOTED, decision.reason, run, champion.read_pointer(paths))
+    return champion.appoint(paths, model, champion.PROMOTED, decision.reason, run, champion.read_pointer(paths), at)
 
 
 def _keep_reference(paths: Paths, model: str) -> str:

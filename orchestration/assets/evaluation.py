@@ -143,7 +143,8 @@ def _rolled_back(project: Project, config: Appointment, run: str) -> Outcome:
     from orchestration.promotion import Outcome
 
     to = None if config.roll_back_to == "previous" else config.roll_back_to
-    pointer = roll_back(project.paths, config.reason or "", to, run)
+    at = project.now().isoformat(timespec="seconds")
+    pointer = roll_back(project.paths, config.reason or "", to, run, at)
     return Outcome(False, f"rolled back: {pointer['reason']}", pointer)
 
 
