@@ -95,17 +95,40 @@ class Evaluation:
 @dataclass(frozen=True)
 class Promotion:
     margin: float
+    slice_margin: float
+    least_slice: int
+    confidence: float
 
 
 @dataclass(frozen=True)
 class Monitoring:
     drift_cron: str
-    retraining_cron: str
     min_window: int
     alpha: float
-    cooldown_hours: float
     min_corrections: int
     max_calibration_error: float
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """When a retraining starts by itself; what every field means stands beside it in params.yaml."""
+
+    cron: str
+    on_drift: bool
+    on_accuracy: bool
+    on_new_data: bool
+    accuracy_drop: float
+    min_new_labels: int
+    drift_needs_labels: bool
+    cooldown_hours: float
+    backoff: float
+    max_cooldown_hours: float
+
+
+@dataclass(frozen=True)
+class Alerts:
+    webhook: str | None
+    timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -130,6 +153,8 @@ class Settings:
     evaluation: Evaluation
     promotion: Promotion
     monitoring: Monitoring
+    retraining: Retraining
+    alerts: Alerts
     serving: Serving
 
 
@@ -217,6 +242,7 @@ ENVIRONMENT = {
     "SEEHEAR_DEVICE": ("training", "device"),
     "SEEHEAR_WORKERS": ("serving", "workers"),
     "SEEHEAR_KEEP_MEDIA_DAYS": ("serving", "keep_media_days"),
+    "SEEHEAR_WEBHOOK": ("alerts", "webhook"),
 }
 NUMBERS = ("seed", "workers", "keep_media_days")
 CHOICES = {
@@ -225,7 +251,8 @@ CHOICES = {
     "training.device": ("auto", "cpu", "cuda"),
     "image_classifier.optimizer": ("adamw", "sgd"),
 }
-POSITIVE = ("serving.workers", "serving.deadline_s")
+POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s")
+RANGES = {"promotion.confidence": (0.5, 0.9999), "retraining.backoff": (1, 100)}
 
 
 def load_settings(root: Path | None = None) -> Settings:
@@ -291,6 +318,8 @@ def _in_range(value, where: str, file: str):
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
     if where in POSITIVE and not value:
         raise UserError(f"{file}: {where}: expected a number above 0, got {value!r}")
+    if (bounds := RANGES.get(where)) and not bounds[0] <= value <= bounds[1]:
+        raise UserError(f"{file}: {where}: expected a number from {bounds[0]:g} to {bounds[1]:g}, got {value!r}")
     if where.endswith("_share") and not 0 <= value < 1:
         raise UserError(f"{file}: {where}: expected a share from 0 up to 1, got {value!r}")
     return value

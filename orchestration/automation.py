@@ -1,13 +1,20 @@
-"""When things run by themselves: jobs, schedules, and the sensor that turns drift into one budgeted retraining."""
+"""When things run by themselves: jobs, schedules, and the sensors around the retraining policy and the champion."""
 
 import json
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 
+from ml.config import UserError
+from orchestration import decisions, evidence, previews
+from orchestration.alerts import alert_on_failure
 from orchestration.assets.common import SETTINGS
-from orchestration.resources import Project, digest
+from orchestration.assets.evaluation import STORED
+from orchestration.assets.renewal import DECISIONS
+from orchestration.champion import usable_pointer
+from orchestration.policy import Decision, decide
+from orchestration.resources import Project
 
 MONITORED = dg.AssetSelection.assets("drift_report")
 lineage = dg.define_asset_job(
@@ -16,9 +23,16 @@ lineage = dg.define_asset_job(
     description="Everything from the source to the Bento.",
 )
 retraining = dg.define_asset_job(
-    "retraining",
+    evidence.RETRAINING,
     selection=dg.AssetSelection.all() - MONITORED - dg.AssetSelection.assets("prediction_log"),
     description="New data, new models, and a new champion if it passes the gate.",
+)
+rollback = dg.define_asset_job(
+    "rollback",
+    selection=dg.AssetSelection.assets("champion", "bento"),
+    description="Back to a former champion (`seehear rollback`): set `reason`, and `roll_back_to` for another than the "
+    "one before; the model is verified before the pointer moves.",
+    config={"ops": {"champion": {"config": {"roll_back_to": "previous", "reason": ""}}}},
 )
 adding = dg.define_asset_job(
     "adding",
@@ -28,7 +42,7 @@ adding = dg.define_asset_job(
 drift_monitoring = dg.define_asset_job(
     "drift_monitoring",
     selection=dg.AssetSelection.assets("prediction_log", "drift_report"),
-    description="The drift report of one day.",
+    description="The drift report of one day, or of every day of a range as a backfill.",
 )
 
 
@@ -43,59 +57,99 @@ def daily_drift(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=day, partition_key=day)
 
 
-weekly_retraining = dg.ScheduleDefinition(
-    name="weekly_retraining",
+def _policy() -> str:
+    """The policy in words, with its settings, as sensor and schedule show it."""
+    settings = SETTINGS.retraining
+    named = ", ".join(f"{one.name} {json.dumps(getattr(settings, one.name))}" for one in fields(settings))
+    return (
+        "Starts `retraining` when the drift report raises its alarm, when estimated or real accuracy fell in two of "
+        "the last three reports by more than accuracy_drop, when DVC's version of the data is not the champion's and "
+        "at least min_new_labels items are new, or by schedule. Never beside another retraining; never within "
+        "cooldown_hours of the last one, times backoff for every challenger in a row that lost or failed, at most "
+        "max_cooldown_hours; never twice on the same evidence. Every decision stands with its reason in the asset "
+        f"retraining_decisions. Settings (retraining in params.yaml): {named}."
+    )
+
+
+def decided(instance: dg.DagsterInstance, project: Project, scheduled: datetime | None = None) -> tuple[Decision, bool]:
+    """The policy's decision on the present state, kept; and whether it is another than the last one."""
+    paths, policy = project.paths, project.settings.retraining
+    with decisions.turn(paths):
+        state = evidence.gather(instance, project, scheduled)
+        decision = decide(state, policy)
+        return decision, decisions.record(paths, decision, state.now)
+
+
+def request(decision: Decision, now: datetime) -> dg.RunRequest:
+    """The run that a decision asks for, tagged with why."""
+    tags = {
+        evidence.REASON: decision.reason[:500],
+        evidence.TRIGGER: decision.trigger,
+        evidence.EVIDENCE: decision.evidence,
+        evidence.ASKED: now.isoformat(timespec="seconds"),
+    }
+    return dg.RunRequest(run_key=decision.run_key, tags=tags)
+
+
+@dg.sensor(job=retraining, minimum_interval_seconds=60, description=_policy())
+def retraining_policy(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult:
+    decision, changed = decided(context.instance, project)
+    return dg.SensorResult(
+        run_requests=[request(decision, project.now())] if decision.start else [],
+        skip_reason=None if decision.start else decision.reason,
+        asset_events=[_shown(project)] if changed else [],
+        cursor=json.dumps(asdict(decision), ensure_ascii=False),
+    )
+
+
+@dg.schedule(
     job=retraining,
-    cron_schedule=SETTINGS.monitoring.retraining_cron,
+    cron_schedule=SETTINGS.retraining.cron,
     execution_timezone="UTC",
-    description="Every week: retrain on whatever data there is by then (monitoring.retraining_cron).",
+    description="Every week (retraining.cron), within the same budget. " + _policy(),
 )
+def weekly_retraining(context: dg.ScheduleEvaluationContext, project: Project) -> dg.RunRequest | dg.SkipReason:
+    tick = context.scheduled_execution_time.astimezone(UTC)
+    decision, changed = decided(context.instance, project, tick)
+    if changed:
+        context.instance.report_runless_asset_event(_shown(project))
+    return request(decision, project.now()) if decision.start else dg.SkipReason(decision.reason)
+
+
+def _shown(project: Project) -> dg.AssetMaterialization:
+    rows = decisions.newest(project.paths)
+    newest = rows[0]
+    return dg.AssetMaterialization(
+        DECISIONS,
+        description=newest["reason"],
+        metadata={"retrain": newest["start"], "reason": newest["reason"], "decisions": previews.table(rows)},
+    )
 
 
 @dg.sensor(
-    job=retraining,
     minimum_interval_seconds=60,
-    description="Starts `retraining` when the newest drift report says drift: once per report and champion, "
-    "never beside another retraining, and not within monitoring.cooldown_hours of the last one.",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    asset_selection=dg.AssetSelection.assets("champion"),
+    description="Watches models/champion.json and the model it names: where either is gone or unreadable, the check "
+    "champion_stored fails on `champion` and says what to do. A running service goes on with the model it has.",
 )
-def retrain_on_drift(context: dg.SensorEvaluationContext, project: Project) -> dg.RunRequest | dg.SkipReason:
-    reports = sorted((project.paths.reports / "drift").glob("*/verdict.json"))
-    if not reports:
-        return dg.SkipReason("no drift report yet; materialize drift_report")
-    verdict = json.loads(reports[-1].read_text())
-    day = reports[-1].parent.name
-    if verdict["state"] != "drift":
-        return dg.SkipReason(f"{day}: {verdict['state']}")
-    if why := _over_budget(context.instance, timedelta(hours=project.settings.monitoring.cooldown_hours)):
-        return dg.SkipReason(f"{day}: drift, but {why}")
-    return _request(day, verdict, project.paths.champion)
+def champion_watch(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult:
+    try:
+        said, stands = usable_pointer(project.paths)["digest"], True
+    except UserError as fault:
+        said, stands = str(fault), False
+    if said == context.cursor:
+        return dg.SensorResult(skip_reason="unchanged: " + said)
+    check = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("champion"),
+        check_name=STORED,
+        passed=stands,
+        metadata={"digest" if stands else "fault": said},
+        description="stored and named" if stands else said,
+    )
+    return dg.SensorResult(asset_events=[check], cursor=said)
 
 
-def _request(day: str, verdict: dict, champion: Path) -> dg.RunRequest:
-    current = json.loads(champion.read_text())["digest"] if champion.exists() else "none"
-    key = f"drift-{day}-{digest(verdict)}-{current[:12]}"
-    causes = "; ".join(verdict["causes"])[:500] or "drift"
-    return dg.RunRequest(run_key=key, tags={"seehear/reason": causes, "seehear/window": day})
-
-
-def _over_budget(instance: dg.DagsterInstance, cooldown: timedelta) -> str | None:
-    """Why no retraining may start now, or None."""
-    going = instance.get_run_records(dg.RunsFilter(job_name=retraining.name, statuses=list(IN_FLIGHT)), limit=1)
-    if going:
-        return f"retraining {going[0].dagster_run.run_id[:8]} is under way"
-    last = instance.get_run_records(dg.RunsFilter(job_name=retraining.name), limit=1)
-    if last and (due := last[0].create_timestamp.replace(tzinfo=UTC) + cooldown) > datetime.now(UTC):
-        return f"the next retraining may start after {due.isoformat(timespec='minutes')} (cooldown)"
-    return None
-
-
-IN_FLIGHT = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-JOBS = [lineage, retraining, adding, drift_monitoring]
+JOBS = [lineage, retraining, rollback, adding, drift_monitoring]
 SCHEDULES = [daily_drift, weekly_retraining]
-SENSORS = [retrain_on_drift]
+SENSORS = [retraining_policy, champion_watch, alert_on_failure]

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import dagster as dg
 
 from data_checks.expectations import SUITES, Expectation, Result, Verdict, read_verdict, validate_pairs
-from ml.config import MODALITIES
+from ml.config import MODALITIES, UserError
 from orchestration.assets.data import DATASETS
+from orchestration.assets.evaluation import STORED
+from orchestration.champion import usable_pointer
 from orchestration.resources import Project
 
 
@@ -135,10 +137,23 @@ def champion_answers(project: Project) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=True, metadata={"digest": predictor.digest})
 
 
+@dg.asset_check(
+    name=STORED,
+    asset="champion",
+    description="models/champion.json names a model whose files are there; watched by the sensor champion_watch.",
+)
+def champion_stored(project: Project) -> dg.AssetCheckResult:
+    try:
+        return dg.AssetCheckResult(passed=True, metadata={"digest": usable_pointer(project.paths)["digest"]})
+    except UserError as fault:
+        return dg.AssetCheckResult(passed=False, description=str(fault))
+
+
 CHECKS = [
     *map(_raw_checks, MODALITIES),
     *map(_prepared_checks, MODALITIES),
     labels_of_both,
     learnt_something,
     champion_answers,
+    champion_stored,
 ]

@@ -1,31 +1,46 @@
-"""The gate: candidates and champion on the same frozen split, one decision, one atomic change of the pointer."""
+"""The gate: challenger and champion on the same frozen split, one decision, one atomic change of the pointer."""
+
+from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ml.config import Paths, UserError
-from orchestration.resources import Project, now
+import pyarrow.parquet as pq
+
+from ml.config import MODALITIES, Paths, UserError
+from ml.files import sha256_of, whole_file, write_json
+from orchestration import champion
+from orchestration.resources import Project, digest, source_digest
+
+if TYPE_CHECKING:
+    from ml.evaluation import Decision, GateAnswers
+
+LEARNT_BY = ("ml.training", "ml.models", "ml.features", "ml.objectives", "ml.extraction", "ml.scenes")
+MODEL_LICENCE = "MIT, as this code; the licences of the data stand below"
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """What came of a challenger; comparisons: item by item with the champion, empty where there was none."""
+
     promoted: bool
     reason: str
     pointer: dict
-    candidate: dict
-    champion: dict | None
+    comparisons: tuple[dict, ...] = ()
 
 
-def consider(project: Project) -> Outcome:
-    """Let the evaluated candidates replace the champion if they pass the gate.
+def consider(project: Project, run: str = "") -> Outcome:
+    """Let the evaluated candidates replace the champion if they pass the gate; either way the history keeps it.
 
-    Raises UserError where the candidates are not those that were evaluated, or a first champion does not pass.
+    Raises UserError where the candidates are not those that were evaluated, the champion or the candidates cannot be
+    loaded, or a first champion does not pass.
     """
-    from ml import evaluation
     from ml.predictor import models_digest
 
     paths = project.paths
@@ -33,18 +48,20 @@ def consider(project: Project) -> Outcome:
     parts = candidate_parts(paths, report["speech"]["chosen"])
     if models_digest(*parts) != report["models"]:
         raise UserError("models/candidates: not the models that reports/evaluation.json measured; evaluate them first")
-    current = read_pointer(paths)
+    current = _reigning(paths)
     if current and current["digest"] == report["models"]:
-        return Outcome(False, "the candidates are the champion", current, report["gate"], report["gate"])
-    reigning = _gate_of_champion(project) if current else None
-    decision = evaluation.decide_promotion(
-        report["gate"], reigning, report["gate"]["majority_share"], project.settings.promotion.margin
-    )
-    if decision.promote:
-        current = promote(project, parts, decision.reason, report)
-    if current is None:
-        raise UserError(f"no champion: {decision.reason}")
-    return Outcome(decision.promote, decision.reason, current, report["gate"], reigning)
+        return Outcome(False, "the candidates are the champion", current)
+    model, at = _described(report, parts), project.now().isoformat(timespec="seconds")
+    if current and (why := _withdrawn(paths, model)):
+        return _kept(paths, model, why, current, run, at)
+    decision, answers = _judged(project, parts, current)
+    compared = tuple({**asdict(one), "better": one.better} for one in decision.comparisons)
+    if not decision.promote:
+        if current is None:
+            raise UserError(f"no champion: {decision.reason}")
+        return _kept(paths, model, decision.reason, current, run, at, compared)
+    pointer = _promote(project, parts, decision, answers, report, model, run)
+    return Outcome(True, decision.reason, pointer, compared)
 
 
 def candidate_parts(paths: Paths, chosen: str) -> tuple[Path, Path, Path]:
@@ -53,79 +70,141 @@ def candidate_parts(paths: Paths, chosen: str) -> tuple[Path, Path, Path]:
     return folder / "image_classifier", folder / "speech_classifier" / chosen, folder / "speech_extractor"
 
 
-def _gate_of_champion(project: Project) -> dict:
-    """The champion's figures on the gate split of today's data."""
+def _reigning(paths: Paths) -> dict | None:
+    """The champion; where only its pointer is gone, the pointer is written anew from the history."""
+    if current := champion.read_pointer(paths):
+        return current
+    last = champion.present(paths)
+    if last is None:
+        return None
+    champion.verify(paths, last["tag"], last["digest"])
+    fields = {name: last.get(name) for name in (*champion.CARRIED, "reason", "run")}
+    champion.write_pointer(paths, {**fields, "since": last["at"], "previous": None})
+    return champion.read_pointer(paths)
+
+
+def _described(report: Mapping, parts: tuple[Path, Path, Path]) -> dict:
+    """What the pointer and the history say of a challenger; weights and made_of tell whether it is an old one again."""
+    settings = report["settings"]
+    recipes = {name: settings[name] for name in ("image_classifier", "speech_extractor")}
+    recipes["speech_classifier"] = settings["speech_classifier"][report["speech"]["chosen"]]
+    return {
+        "tag": None,
+        "digest": report["models"],
+        "metrics": report["gate"],
+        "reference": None,
+        "data": report["data"],
+        "added": report.get("added"),
+        "weights": digest([sha256_of(part / "weights.safetensors") for part in parts]),
+        "made_of": digest(report["data"], recipes, report["seed"], source_digest(*LEARNT_BY)),
+    }
+
+
+def _withdrawn(paths: Paths, model: Mapping) -> str:
+    """Why a challenger that is a rolled-back model again stays out, or ""."""
+    for former in champion.withdrawn(paths):
+        same = [name for name in ("digest", "weights", "made_of") if former.get(name) == model[name]]
+        if same:
+            alike = "made of the same data, settings, seed and code as" if same == ["made_of"] else "the same as"
+            back = f"rolled back at {former['at']}: {former['reason']}"
+            return f"{alike} {former['tag']}, {back}; `seehear rollback --to` takes it up again"
+    return ""
+
+
+def _kept(
+    paths: Paths, model: dict, why: str, current: dict, run: str, at: str, compared: tuple[dict, ...] = ()
+) -> Outcome:
+    champion.keep(paths, {"at": at, "event": champion.KEPT, "reason": why, "run": run, "left": None, **model})
+    return Outcome(False, why, current, compared)
+
+
+def _judged(project: Project, parts: tuple[Path, Path, Path], current: Mapping | None) -> tuple[Decision, GateAnswers]:
+    """The decision, and the challenger's answers to the gate split; scenes ask for words that both know."""
     from ml import datasets, evaluation
     from ml.predictor import Predictor
     from serving import packaging
 
-    paths = project.paths
-    predictor = Predictor.load(packaging.stored_bundle(packaging.read_champion(paths).tag, paths))
-    return evaluation.gate_figures(
-        predictor, datasets.load_images(paths), datasets.load_speech(paths), project.settings
-    )
+    paths, settings = project.paths, project.settings
+    data = datasets.load_images(paths), datasets.load_speech(paths)
+    snr_db = _snr_db(paths)
+    challenger = Predictor.from_models(*parts)
+    former = Predictor.load(packaging.stored_bundle(current["tag"], paths)) if current else None
+    asked = [label for label in challenger.labels if former is None or label in former.labels]
+    answers = evaluation.gate_answers(challenger, *data, settings, asked, snr_db)
+    theirs = evaluation.gate_answers(former, *data, settings, asked, snr_db) if former else None
+    decision = evaluation.decide_promotion(answers, theirs, settings.promotion, settings.evaluation.seed)
+    return decision, answers
 
 
-def promote(project: Project, parts: tuple[Path, Path, Path], reason: str, report: dict) -> dict:
-    """Store the candidates as one bundle with golden requests, and point at it; returns the pointer."""
+def _snr_db(paths: Paths) -> dict[str, float]:
+    facts = pq.read_table(paths.facts("audio"), columns=["id", "snr_db"]).to_pydict()
+    return {name: snr for name, snr in zip(facts["id"], facts["snr_db"], strict=True) if snr is not None}
+
+
+def _promote(
+    project: Project,
+    parts: tuple[Path, Path, Path],
+    decision: Decision,
+    answers: GateAnswers,
+    report: Mapping,
+    model: dict,
+    run: str,
+) -> dict:
+    """Store the candidates as one bundle with golden requests and a card, verify it, point at it."""
+    at = project.now().isoformat(timespec="seconds")
     from ml import datasets, evaluation
-    from ml.predictor import write_bundle
+    from ml.predictor import Predictor, write_bundle
     from serving import packaging
 
-    paths = project.paths
+    paths, settings = project.paths, project.settings
     goldens = evaluation.golden_requests(datasets.load_images(paths), datasets.load_speech(paths), *parts)
-    about = {key: report[key] for key in ("source", "budget", "seed", "git", "data", "gate")}
+    origin = {key: report[key] for key in ("source", "budget", "seed", "git", "data", "gate")}
     paths.bentoml.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=paths.bentoml.parent) as draft:
-        digest = write_bundle(Path(draft) / "bundle", *parts, about=about, goldens=goldens)
+        write_bundle(Path(draft) / "bundle", *parts, about=origin, goldens=goldens)
         tag = packaging.save_bundle_as_bento_model(Path(draft) / "bundle", paths)
-    reference = paths.champion.parent / "references" / f"{digest[:12]}.parquet"
-    reference.parent.mkdir(exist_ok=True)
+    labels = Predictor.from_models(*parts).labels
+    about = {"version": tag.partition(":")[2], "digest": model["digest"], "made": at, "labels": list(labels)}
+    about |= {"licence": MODEL_LICENCE, "licences": licences(paths), "items": item_counts(paths)}
+    least, bootstrap = settings.promotion.least_slice, settings.evaluation.bootstrap
+    card = evaluation.model_card(report, answers, decision, about, least, bootstrap)
+    write_card(packaging.stored_bundle(tag, paths).parent, card)
+    champion.verify(paths, tag, model["digest"])
+    model |= {"tag": tag, "reference": _keep_reference(paths, model["digest"])}
+    return champion.appoint(paths, model, champion.PROMOTED, decision.reason, run, champion.read_pointer(paths), at)
+
+
+def _keep_reference(paths: Paths, model: str) -> str:
+    """Copy the candidates' answers on validation beside the pointer; the name of the copy."""
+    reference = paths.champion.parent / "references" / f"{model[:12]}.parquet"
+    reference.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(paths.reports / "reference.parquet", reference)
-    pointer = {
-        "tag": tag,
-        "digest": digest,
-        "since": now(),
-        "reason": reason,
-        "metrics": report["gate"],
-        "reference": reference.name,
-        "previous": _without_history(read_pointer(paths)),
-    }
-    write_pointer(paths, pointer)
-    return pointer
+    return reference.name
 
 
-def _without_history(pointer: dict | None) -> dict | None:
-    return {key: value for key, value in pointer.items() if key != "previous"} if pointer else None
+def write_card(folder: Path, card: Mapping) -> None:
+    """Write the card beside a stored bundle: MODEL_CARD.md for people, model_card.json for programs."""
+    from ml import evaluation
+
+    write_json(folder / "model_card.json", card)
+    with whole_file(folder / "MODEL_CARD.md") as new:
+        new.write_text(evaluation.card_text(card), encoding="utf-8")
 
 
-def read_pointer(paths: Paths) -> dict | None:
-    """What models/champion.json says, None where there is no champion yet."""
-    try:
-        return json.loads(paths.champion.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as fault:
-        raise UserError(f"{paths.champion}: not JSON ({fault}); restore it or delete it to start anew") from None
+def licences(paths: Paths) -> list[dict]:
+    """The licences of the raw data with what was added, and how many items each covers."""
+    from ml.sources.shards import item_batches
+
+    counted: Counter[tuple[str, str]] = Counter()
+    for modality in MODALITIES:
+        for _, batch in item_batches(paths, modality, ("licence",)):
+            counted.update(
+                (modality, licence or "not stated by the source") for licence in batch["licence"].to_pylist()
+            )
+    return [{"data": data, "licence": licence, "items": n} for (data, licence), n in sorted(counted.items())]
 
 
-def reference_file(paths: Paths) -> Path:
-    """What drift is measured against: the champion's own answers on the validation split.
-
-    Raises UserError where there is no champion yet.
-    """
-    pointer = read_pointer(paths)
-    if pointer is None:
-        raise UserError(f"{paths.champion}: there is no champion yet; run `make run` first")
-    return paths.champion.parent / "references" / pointer["reference"]
-
-
-def write_pointer(paths: Paths, pointer: dict) -> None:
-    """Replace the pointer in one step."""
-    paths.champion.parent.mkdir(parents=True, exist_ok=True)
-    draft = paths.champion.with_name(f".{paths.champion.name}.part")
-    with draft.open("w") as file:
-        json.dump(pointer, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(paths.champion)
+def item_counts(paths: Paths) -> dict[str, dict[str, int]]:
+    """Items of every split, by modality."""
+    indices = {name: pq.read_table(paths.prepared(name) / "index.parquet", columns=["split"]) for name in MODALITIES}
+    return {name: dict(sorted(Counter(table["split"].to_pylist()).items())) for name, table in indices.items()}

@@ -35,6 +35,10 @@ class Project(dg.ConfigurableResource):
     def dvc(self) -> DvcPipeline:
         return DvcPipeline(self.paths)
 
+    def now(self) -> datetime:
+        """The clock of everything that is decided by time."""
+        return datetime.now(UTC)
+
     @property
     def git_revision(self) -> str:
         """The commit, with "+" where tracked files differ from it; "none" outside of git."""

@@ -102,7 +102,7 @@ def materialized(small_project):
 def test_materializing_everything_from_the_ui_works(materialized):
     assert materialized["status"] == "SUCCESS", (materialized["project"] / "var" / "ui.log").read_text()[-4000:]
     for node in materialized["assets"]["assetNodes"]:
-        if node["assetKey"]["path"] != ["drift_report"]:
+        if node["assetKey"]["path"] not in (["drift_report"], ["retraining_decisions"]):
             assert node["assetMaterializations"], node
             assert node["staleStatus"] == "FRESH", node
 
@@ -110,8 +110,8 @@ def test_materializing_everything_from_the_ui_works(materialized):
 def test_schedules_and_sensors_are_there_to_be_switched(materialized):
     shown = materialized["switches"]["repositoryOrError"]
     assert {"daily_drift", "weekly_retraining"} <= {schedule["name"] for schedule in shown["schedules"]}
-    assert "retrain_on_drift" in {sensor["name"] for sensor in shown["sensors"]}
-    assert {"lineage", "retraining", "drift_monitoring"} <= {job["name"] for job in shown["jobs"]}
+    assert {"retraining_policy", "champion_watch", "alert_on_failure"} <= {s["name"] for s in shown["sensors"]}
+    assert {"lineage", "retraining", "rollback", "drift_monitoring"} <= {job["name"] for job in shown["jobs"]}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The lineage as Dagster sees it: keys, dependencies, checks, jobs; a change of it shows in lineage.txt."""
 
-import json
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +11,7 @@ from orchestration import automation
 from orchestration.definitions import defs
 from orchestration.launch import _Loading
 
+BY_THEMSELVES = {dg.AssetKey("drift_report"), dg.AssetKey("retraining_decisions")}  # not made by the job lineage
 SNAPSHOT = Path(__file__).with_name("lineage.txt")
 
 
@@ -72,71 +72,6 @@ def test_a_run_config_is_explained_field_by_field():
     assert all(field.description for field in trained.values())
 
 
-# the sensor, over real instances and real report files
-
-
-@pytest.fixture
-def instance(tmp_path):
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
-        yield instance
-
-
-@pytest.fixture
-def project(tmp_path):
-    from orchestration.resources import Project
-
-    root = tmp_path / "project"
-    root.mkdir()
-    (root / "params.yaml").write_text((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
-    return Project(root=str(root))
-
-
-def report(project, day: str, state: str) -> None:
-    folder = project.paths.reports / "drift" / day
-    folder.mkdir(parents=True)
-    (folder / "verdict.json").write_text(json.dumps({"state": state, "causes": ["pictures are brighter"]}))
-
-
-def tick(instance, project):
-    context = dg.build_sensor_context(instance=instance, resources={"project": project})
-    return automation.retrain_on_drift(context)
-
-
-def test_without_a_report_nothing_is_retrained(instance, project):
-    assert "no drift report yet" in tick(instance, project).skip_message
-
-
-@pytest.mark.parametrize("state", ["no_drift", "not_enough_data"])
-def test_without_drift_nothing_is_retrained(instance, project, state):
-    report(project, "2026-11-20", state)
-    assert state in tick(instance, project).skip_message
-
-
-def test_drift_starts_one_retraining_with_its_reason(instance, project):
-    report(project, "2026-11-20", "drift")
-    first, second = tick(instance, project), tick(instance, project)
-    assert first.tags["seehear/reason"] == "pictures are brighter"
-    assert first.run_key == second.run_key
-
-
-def test_only_the_newest_report_counts(instance, project):
-    report(project, "2026-11-20", "drift")
-    report(project, "2026-11-21", "no_drift")
-    assert "2026-11-21: no_drift" in tick(instance, project).skip_message
-
-
-def test_lasting_drift_waits_for_the_cooldown(instance, project):
-    report(project, "2026-11-20", "drift")
-    instance.create_run_for_job(defs.resolve_job_def("retraining"), status=dg.DagsterRunStatus.SUCCESS)
-    assert "cooldown" in tick(instance, project).skip_message
-
-
-def test_never_two_retrainings_at_once(instance, project):
-    report(project, "2026-11-20", "drift")
-    instance.create_run_for_job(defs.resolve_job_def("retraining"), status=dg.DagsterRunStatus.STARTED)
-    assert "under way" in tick(instance, project).skip_message
-
-
 def test_the_daily_schedule_asks_for_the_day_before():
     from datetime import UTC, datetime
 
@@ -160,15 +95,21 @@ def record(instance, graph, key, version: str, versions: dict) -> None:
 
 def stale(instance, graph) -> set[str]:
     resolver = CachingStaleStatusResolver(instance, graph, loading_context=_Loading(instance))
-    keys = [key for key in graph.toposorted_asset_keys if key != dg.AssetKey("drift_report")]
+    keys = [key for key in graph.toposorted_asset_keys if key not in BY_THEMSELVES]
     return {key.to_user_string() for key in keys if resolver.get_status(key) != StaleStatus.FRESH}
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield instance
 
 
 @pytest.fixture
 def recorded(instance, graph):
     versions = {}
     for key in graph.toposorted_asset_keys:
-        if key != dg.AssetKey("drift_report"):
+        if key not in BY_THEMSELVES:
             record(instance, graph, key, "first", versions)
     return versions
 

@@ -43,6 +43,7 @@ from spoilt import bad_files, mutated
 from ml import media
 from ml.config import Paths
 from ml.predictor import Predictor
+from orchestration import champion as throne
 from serving import packaging
 from serving.client import serve
 from serving.packaging import Champion
@@ -351,3 +352,34 @@ def test_twenty_swaps_under_load_without_a_failed_request(bento, paths, champion
     say(f"20 swaps: {len(clients.asked)} requests, {len(clients.failed)} failed")
     assert not clients.failed
     assert {one.model for one in clients.asked} == {model.digest for model in models}
+
+
+def test_a_hundred_promotions_and_rollbacks_at_twenty_requests_a_second(bento, paths, champion, tmp_path, say):
+    """Four minutes: promoted and rolled back in turn, each model verified before the pointer moves."""
+    second = another_model(tmp_path, paths, 1.9)
+    described = [{"tag": one.tag, "digest": one.digest} for one in (champion, second)]
+    throne.history_file(paths).unlink(missing_ok=True)
+    first = throne.appoint(paths, described[0], throne.PROMOTED, "the first", "", None)
+    changes_s: list[float] = []
+    try:
+        with (
+            serve(bento, paths, workers=2, env={"SEEHEAR_FOLLOW": "1"}) as url,
+            asking(url, clients=5, pause_s=0.2) as clients,
+        ):
+            for number in range(1, 101):
+                begun = time.monotonic()
+                if number % 2:
+                    new = throne.appoint(paths, described[1], throne.PROMOTED, "better", "", first)
+                else:
+                    new = throne.roll_back(paths, f"worse, the {number // 2}. time")
+                name = f'{{digest="{new["digest"]}"}}'
+                until(lambda name=name: metric(url, "seehear_model_info").get(name) == 2, 60)
+                changes_s.append(time.monotonic() - begun)
+    finally:
+        point_at(champion, paths)
+    rate = len(clients.asked) / sum(changes_s)
+    say(f"100 promotions and rollbacks: {len(clients.asked)} requests, {rate:.1f}/s, {len(clients.failed)} failed;")
+    say(f"a change reached both workers within {max(changes_s):.1f} s (median {statistics.median(changes_s):.1f} s)")
+    assert not clients.failed
+    assert {one.model for one in clients.asked} == {champion.digest, second.digest}
+    assert len(throne.history(paths)) == 101

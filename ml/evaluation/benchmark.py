@@ -6,7 +6,7 @@ misses are counted (presence AUC, misses, localisation) and not a second time as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,20 +28,22 @@ Advance = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Bench:
-    """What a benchmark is made of: one split's clips and pictures, a predictor, and the seed."""
+    """What a benchmark is made of: one split's clips and pictures, a predictor, and the seed; asked: the only words."""
 
     predictor: Predictor
     speech: SpeechSet
     images: ImageSet
     scene_s: float
     seed: int
+    asked: Sequence[str] | None = None
 
     @property
     def labels(self) -> list[str]:
         """Labels that this split has pictures and clips of."""
         pictured = {self.images.classes[i] for i in set(self.images.labels.tolist())}
         heard = {self.speech.classes[i] for i in set(self.speech.labels.tolist())}
-        return [label for label in self.predictor.labels if label in pictured & heard]
+        asked = pictured & heard & set(self.predictor.labels if self.asked is None else self.asked)
+        return [label for label in self.speech.classes if label in asked]
 
     def pictures(self, words: np.ndarray) -> np.ndarray:
         """One picture (n, h, w, c) of each word (n,), a position in speech.classes."""
@@ -77,10 +79,17 @@ class Found:
     true_s: list[list[tuple[float, float]]]
 
 
-def bench_of(predictor: Predictor, images: ImageSet, speech: SpeechSet, split: str, settings: Settings) -> Bench:
+def bench_of(
+    predictor: Predictor,
+    images: ImageSet,
+    speech: SpeechSet,
+    split: str,
+    settings: Settings,
+    asked: Sequence[str] | None = None,
+) -> Bench:
     """The benchmark on one split."""
     chosen = settings.evaluation
-    return Bench(predictor, speech.where(split), images.where(split), chosen.scene_s, chosen.seed)
+    return Bench(predictor, speech.where(split), images.where(split), chosen.scene_s, chosen.seed, asked)
 
 
 def rendered(bench: Bench, plan: scenes.ScenePlan, advance: Advance) -> Iterator[tuple[scenes.Scenes, slice]]:
@@ -170,9 +179,13 @@ def true_intervals_s(scene: scenes.Scenes, rate_hz: int) -> list[list[tuple[floa
     ]
 
 
+def detection_plan(bench: Bench, n: int) -> scenes.ScenePlan:
+    return scenes.draw_scenes(bench.speech, n, "any", bench.seed + 1, bench.labels, scene_s=bench.scene_s)
+
+
 def detections(bench: Bench, n: int, advance: Advance) -> Found:
     """What is found in mixed scenes: 1 to 3 words, any overlap, 30 % of them without the pictured word."""
-    plan = scenes.draw_scenes(bench.speech, n, "any", bench.seed + 1, bench.labels, scene_s=bench.scene_s)
+    plan = detection_plan(bench, n)
     queries = bench.predictor.queries(bench.predictor.classify_images(bench.pictures(plan.queries)))
     presence, found, true, rate_hz = [], [], [], bench.speech.sample_rate_hz
     for scene, rows in rendered(bench, plan, advance):

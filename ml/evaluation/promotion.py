@@ -1,59 +1,143 @@
-"""Whether a candidate becomes the champion, from figures both were measured by on the frozen gate split."""
+"""Whether a challenger becomes the champion: both on the same frozen gate split, by a paired bootstrap."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from ml.config import Promotion
+from ml.evaluation.gate import AUC_ROUNDS, GateAnswers, Scored
+
 ACCURACIES = ("image_accuracy", "speech_accuracy")
-EXTRACTION = ("presence_auc", "si_sdr_improvement_db")
-SLACK = {"si_sdr_improvement_db": 30.0}  # a margin of 0.01 in accuracy allows 0.3 dB
+ROUNDS = 2000
+ROUNDS_AT_ONCE = 100
+SMALL = "all smaller ones"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger against champion on one figure, whole (`part` is "") or on one slice of it.
+
+    low, high: the interval of the difference by resampling the items in pairs; worse: it speaks against promotion.
+    """
+
+    figure: str
+    part: str
+    n: int
+    champion: float
+    challenger: float
+    low: float
+    high: float
+    worse: bool
+
+    @property
+    def better(self) -> bool:
+        """By more than chance."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        where = f" for {self.part}" if self.part else ""
+        interval = f"difference {self.low:+.4f} to {self.high:+.4f}, n = {self.n}"
+        return f"{self.figure}{where} {self.champion:.4f} -> {self.challenger:.4f} ({interval})"
 
 
 @dataclass(frozen=True)
 class Decision:
     promote: bool
     reason: str
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def decide_promotion(
-    candidate: Mapping[str, float | None],
-    champion: Mapping[str, float | None] | None,
-    majority_share: Mapping[str, float],
-    margin: float,
+    challenger: GateAnswers, champion: GateAnswers | None, settings: Promotion, seed: int = 0
 ) -> Decision:
-    """Promote a first champion that beats the majority class, a later one that is nowhere worse and somewhere better.
+    """Promote a first champion that beats the majority class, a later one that is nowhere worse and surely better.
 
-    candidate, champion: image_accuracy, speech_accuracy, presence_auc, si_sdr_improvement_db of the gate split (the
-    section `gate` of evaluation.json). majority_share: the share of the commonest class there, by the names of the two
-    accuracies. margin: how much worse an accuracy may be; 30 times as many decibels. A tie keeps the champion.
+    Worse is a figure that falls by more than the margin, whether or not by chance; or a slice that falls by more than
+    the slice margin where the bootstrap shows that it falls at all, for a slice has few items. Slices of fewer than
+    `least_slice` items are judged together. Better is a figure whose whole interval lies above zero, so ties keep the
+    champion. Both answers are of the same items in the same order; raises ValueError where they are not.
     """
-    missing = [name for name in ACCURACIES if candidate.get(name) is None]
+    section = challenger.section
+    missing = [name for name in ACCURACIES if section[name] is None]
     if missing:
         return Decision(False, f"not measured on the gate split: {', '.join(missing)}")
-    if guessing := _no_better_than(candidate, majority_share):
+    if guessing := _no_better_than(section):
         return Decision(False, f"no better than the majority class: {guessing}")
     if champion is None:
         return Decision(True, "the first champion: better than the majority class")
-    return _against(candidate, champion, margin)
-
-
-def _no_better_than(candidate: Mapping, majority_share: Mapping[str, float]) -> str:
-    weak = [name for name in ACCURACIES if candidate[name] <= majority_share[name]]
-    return ", ".join(f"{name} {candidate[name]:.4f} <= {majority_share[name]:.4f}" for name in weak)
-
-
-def _against(candidate: Mapping, champion: Mapping, margin: float) -> Decision:
-    measured = [name for name in (*ACCURACIES, *EXTRACTION) if champion.get(name) is not None]
-    lost = [name for name in measured if candidate.get(name) is None]
+    lost = [o.name for o in champion.scored if o.figure() is not None and challenger[o.name].figure() is None]
     if lost:
-        return Decision(False, f"measured for the champion but not for the candidate: {', '.join(lost)}")
-    gains = {name: candidate[name] - champion[name] for name in measured}
-    changes = {name: f"{name} {champion[name]:.4f} -> {candidate[name]:.4f}" for name in measured}
-    worse = [changes[name] for name in measured if gains[name] < -margin * SLACK.get(name, 1.0)]
-    if worse:
-        return Decision(False, f"worse than the champion by more than the margin: {', '.join(worse)}")
-    better = [changes[name] for name in measured if gains[name] > 0]
-    if not better:
-        return Decision(False, "no better than the champion anywhere")
-    return Decision(True, f"better than the champion: {', '.join(better)}")
+        return Decision(False, f"measured for the champion but not for the challenger: {', '.join(lost)}")
+    return _against(challenger, champion, settings, seed)
+
+
+def _no_better_than(section: dict) -> str:
+    share = section["majority_share"]
+    weak = [name for name in ACCURACIES if section[name] <= share[name]]
+    return ", ".join(f"{name} {section[name]:.4f} <= {share[name]:.4f}" for name in weak)
+
+
+def _against(challenger: GateAnswers, champion: GateAnswers, settings: Promotion, seed: int) -> Decision:
+    found = tuple(
+        comparison
+        for former in champion.scored
+        if former.figure() is not None
+        for comparison in _compared(challenger[former.name], former, settings, seed)
+    )
+    if worse := [str(one) for one in found if one.worse]:
+        return Decision(False, f"worse than the champion by more than the margin: {'; '.join(worse)}", found)
+    if better := [str(one) for one in found if one.better and not one.part]:
+        return Decision(True, f"better than the champion beyond chance: {'; '.join(better)}", found)
+    return Decision(False, "no better than the champion beyond chance, and ties keep the champion", found)
+
+
+def _compared(new: Scored, old: Scored, settings: Promotion, seed: int) -> Iterator[Comparison]:
+    """The figure as a whole, then every slice of it."""
+    if len(new) != len(old):
+        raise ValueError(f"{new.name}: {len(new)} items of the challenger, {len(old)} of the champion")
+    before, after = old.figure(), new.figure()
+    assert before is not None
+    assert after is not None
+    low, high = _interval(new, old, settings.confidence, seed)
+    worse = after - before < -settings.margin * new.slack
+    yield Comparison(new.name, "", len(new), before, after, low, high, worse)
+    for part, rows in slices(new, settings.least_slice):
+        ours, theirs = new.by_item[rows], old.by_item[rows]
+        low, high = paired_interval(ours - theirs, settings.confidence, seed)
+        fell = ours.mean() - theirs.mean() < -settings.slice_margin * new.slack and high < 0
+        yield Comparison(new.name, part, len(rows), float(theirs.mean()), float(ours.mean()), low, high, bool(fell))
+
+
+def slices(scored: Scored, least: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and rows of every slice; those of one kind with fewer than `least` items together, what has no name none."""
+    for kind, names in scored.slices.items():
+        values, counts = np.unique(names[names != ""], return_counts=True)
+        for value in values[counts >= least]:
+            yield f"{kind} {value}", np.flatnonzero(names == value)
+        small = np.flatnonzero(np.isin(names, values[counts < least]))
+        if len(small):
+            yield f"{kind}: {SMALL}", small
+
+
+def _interval(new: Scored, old: Scored, confidence: float, seed: int) -> tuple[float, float]:
+    if new.positive is None:
+        return paired_interval(new.scores - old.scores, confidence, seed)
+    rng, n = np.random.default_rng(seed), len(new)
+    drawn = [(new.figure(rows), old.figure(rows)) for rows in (rng.integers(0, n, n) for _ in range(AUC_ROUNDS))]
+    return _bounds(np.array([a - b for a, b in drawn if a is not None and b is not None]), confidence)
+
+
+def paired_interval(differences: np.ndarray, confidence: float, seed: int) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of paired differences (n,), two-sided."""
+    rng, n = np.random.default_rng(seed), len(differences)
+    rounds = (rng.integers(0, n, (ROUNDS_AT_ONCE, n)) for _ in range(ROUNDS // ROUNDS_AT_ONCE))
+    return _bounds(np.concatenate([differences[rows].mean(axis=1) for rows in rounds]), confidence)
+
+
+def _bounds(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    beyond = 50 * (1 - confidence)
+    low, high = np.percentile(values, (beyond, 100 - beyond))
+    return float(low), float(high)

@@ -16,6 +16,7 @@ from ml.datasets import ImageSet, SpeechSet
 from ml.evaluation import benchmark, metrics, plots, recognition
 from ml.evaluation.benchmark import Advance, Bench
 from ml.evaluation.examples import write_examples
+from ml.evaluation.gate import gate_answers
 from ml.evaluation.recognition import Answers
 from ml.evaluation.reference import write_predictions, write_reference
 from ml.files import write_json
@@ -79,25 +80,7 @@ def gate_figures(
     image_accuracy, speech_accuracy, si_sdr_improvement_db (mean on full overlap), presence_auc, majority_share of the
     two accuracies, and the numbers of items; null where the split holds nothing to measure.
     """
-    pictured = recognition.answer_images(predictor, images, "gate")
-    heard = recognition.answer_speech(predictor, "chosen", speech, "gate")
-    bench = benchmark.bench_of(predictor, images, speech, "gate", settings)
-    scenes = settings.evaluation.scenes.of(settings.training.budget)
-    measured: dict[str, float | None] = {"si_sdr_improvement_db": None, "presence_auc": None}
-    if len(bench.labels) > 1:
-        measured["si_sdr_improvement_db"] = float(benchmark.separation_gains(bench, "full", scenes, advance).mean())
-        found = benchmark.detections(bench, scenes, advance)
-        measured["presence_auc"] = benchmark.presence_figures(found)["presence_auc"]
-    return {
-        "image_accuracy": pictured.accuracy,
-        "speech_accuracy": heard.accuracy,
-        **measured,
-        "majority_share": {
-            "image_accuracy": recognition.majority_share(pictured),
-            "speech_accuracy": recognition.majority_share(heard),
-        },
-        "n": {"images": len(pictured.labels), "speech": len(heard.labels), "scenes": scenes},
-    }
+    return gate_answers(predictor, images, speech, settings, advance=advance).section
 
 
 def golden_requests(

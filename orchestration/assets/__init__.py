@@ -1,5 +1,6 @@
 """Every asset of the lineage, in the order of its flow."""
 
-from orchestration.assets import added, data, evaluation, models, monitoring, serving
+from orchestration.assets import added, data, evaluation, models, monitoring, renewal, serving
 
-ASSETS = [*added.ASSETS, *data.ASSETS, *models.ASSETS, *evaluation.ASSETS, *serving.ASSETS, *monitoring.ASSETS]
+FLOW = (added, data, models, evaluation, serving, monitoring, renewal)
+ASSETS = [asset for step in FLOW for asset in step.ASSETS]

@@ -1,14 +1,23 @@
 """What the models are worth, and whether they become the champion."""
 
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from ml.config import MODALITIES, SPEECH_KINDS, Paths
-from orchestration import previews
+from ml.sources import added
+from orchestration import previews, reigns
 from orchestration.assets.common import SETTINGS, plainly, provenance
+from orchestration.champion import KEPT, PROMOTED, roll_back
+from orchestration.champion import reigns as reigns_of
+from orchestration.evidence import OUTCOME
+from orchestration.promotion import Outcome, consider
 from orchestration.resources import Project, digest, source_digest
+
+STORED = "champion_stored"
 
 CANDIDATES = ["image_classifier", *(["speech_classifier", kind] for kind in SPEECH_KINDS), "speech_extractor"]
 
@@ -49,10 +58,11 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
 
 
 def _context(project: Project) -> dict:
-    dvc = project.dvc
+    dvc, paths = project.dvc, project.paths
+    shards = {modality: [row["file"] for row in added.history(paths, modality)] for modality in MODALITIES}
     data = {f"raw_{modality}": dvc.version(f"raw@{modality}") for modality in MODALITIES}
     data |= {"image_dataset": dvc.version("prepared@images"), "speech_dataset": dvc.version("prepared@audio")}
-    return {"git": project.git_revision, "data": data}
+    return {"git": project.git_revision, "data": data, "added": shards}
 
 
 def _figures(report: dict) -> dict:
@@ -83,20 +93,37 @@ def _links(paths: Paths, pages: dict[str, Path]) -> dict:
     }
 
 
+class Appointment(dg.Config):
+    """Whom to make the champion. With nothing set, the evaluated candidates are judged by the gate."""
+
+    roll_back_to: str | None = Field(
+        None,
+        description="Take up a former champion instead: `previous`, or its version, its tag or the beginning of its "
+        "digest. It is verified before anything changes.",
+    )
+    reason: str | None = Field(None, description="Why it is rolled back; kept in the history.")
+
+
 @dg.asset(
     deps=["evaluation_report"],
     group_name="evaluation",
     kinds={"bentoml"},
     owners=["team:ml"],
-    description="The models that answer: replaced by the candidates only when they pass the gate.",
-    code_version=digest(source_digest("ml.evaluation.promotion", "ml.predictor"), asdict(SETTINGS.promotion)),
+    description="The models that answer: replaced by the candidates only when they pass the gate, or rolled back.",
+    code_version=digest(
+        source_digest("ml.evaluation.promotion", "ml.evaluation.gate", "ml.predictor"), asdict(SETTINGS.promotion)
+    ),
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(days=45), warn_window=timedelta(days=15)
+    ),  # judged every week by schedule
 )
 @plainly
-def champion(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
-    from orchestration.promotion import consider
+def champion(context: dg.AssetExecutionContext, project: Project, config: Appointment) -> dg.MaterializeResult:
 
-    outcome = consider(project)
+    run = context.run.run_id
+    outcome = _rolled_back(project, config, run) if config.roll_back_to else consider(project, run)
     context.log.info(outcome.reason)
+    context.instance.add_run_tags(run, {OUTCOME: PROMOTED if outcome.promoted else KEPT})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(outcome.pointer["digest"]),
         metadata=provenance(project)
@@ -105,9 +132,33 @@ def champion(context: dg.AssetExecutionContext, project: Project) -> dg.Material
             "reason": outcome.reason,
             "model": outcome.pointer["tag"],
             "since": outcome.pointer["since"],
-            "gate": dg.MetadataValue.json({"candidate": outcome.candidate, "champion": outcome.champion}),
-        },
+            "gate": previews.table(outcome.comparisons),
+        }
+        | _history(project)
+        | _card(project, outcome.pointer["tag"]),
     )
+
+
+def _rolled_back(project: Project, config: Appointment, run: str) -> Outcome:
+    from orchestration.promotion import Outcome
+
+    to = None if config.roll_back_to == "previous" else config.roll_back_to
+    at = project.now().isoformat(timespec="seconds")
+    pointer = roll_back(project.paths, config.reason or "", to, run, at)
+    return Outcome(False, f"rolled back: {pointer['reason']}", pointer)
+
+
+def _history(project: Project) -> dict:
+    plot = reigns.write_history(project.paths, project.now())
+    return {"history": previews.table(reigns_of(project.paths)), "history_plot": previews.image_file(plot)}
+
+
+def _card(project: Project, tag: str) -> dict:
+    """The model card; models stored by earlier versions have none."""
+    from serving import packaging
+
+    file = packaging.stored_bundle(tag, project.paths).parent / "MODEL_CARD.md"
+    return {"model_card": dg.MetadataValue.md(file.read_text(encoding="utf-8"))} if file.is_file() else {}
 
 
 ASSETS = [evaluation_report, champion]

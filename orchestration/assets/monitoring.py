@@ -65,7 +65,7 @@ def _by_day(folder, shards: dict[str, int]) -> list[dict]:
 @plainly
 def drift_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     from data_checks import drift
-    from orchestration.promotion import reference_file
+    from orchestration.champion import reference_file
 
     paths, day, settings = project.paths, context.partition_key, project.settings
     reference = drift.reference_from_evaluation(reference_file(paths))

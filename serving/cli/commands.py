@@ -26,6 +26,7 @@ from serving.cli.files import (
 )
 from serving.cli.group import BAD_INPUT, FOUND, NOTHING_FOUND, OneLine, complain, examples, one_line
 from serving.packaging import read_champion
+from serving.rolling_back import rollback
 
 if TYPE_CHECKING:
     from ml.predictor import Finding, Picture, Predictor, Word
@@ -186,7 +187,7 @@ def search(image: str, folder: str, top: int | None, min_presence: float, plot: 
     sys.exit(FOUND if hits else NOTHING_FOUND if answers else BAD_INPUT)
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, rollback):
     main.add_command(_command)
 
 

@@ -1,0 +1,178 @@
+"""The champion's pointer, its history and the way back, over real stored models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import tones
+from served import another_model
+
+from ml.config import Paths, UserError
+from orchestration import champion, reigns
+from orchestration.champion import KEPT, PROMOTED, ROLLED_BACK, roll_back
+from orchestration.resources import Project
+from serving import packaging
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> tuple[Paths, list[dict]]:
+    """Three models in a store."""
+    paths = Paths(tmp_path_factory.mktemp("models"), "starter")
+    first = packaging.Champion(packaging.save_bundle_as_bento_model(tones.bundle(), paths), _digest(tones.bundle()))
+    others = [another_model(tmp_path_factory.mktemp("other"), paths, temperature) for temperature in (1.5, 0.7)]
+    described = [
+        {"tag": one.tag, "digest": one.digest, "data": {"raw_audio": f"{number}" * 32}, "weights": f"w{number}"}
+        for number, one in enumerate([first, *others])
+    ]
+    return paths, described
+
+
+def _digest(bundle) -> str:
+    return json.loads((bundle / "manifest.json").read_text())["digest"]
+
+
+@pytest.fixture
+def paths(stored, tmp_path) -> Paths:
+    (tmp_path / "models").mkdir()
+    shutil.copytree(stored[0].bentoml, tmp_path / "models" / "bentoml")
+    return Paths(tmp_path, "starter")
+
+
+@pytest.fixture
+def models(stored) -> list[dict]:
+    return stored[1]
+
+
+def promote(paths: Paths, model: dict, reason: str = "better") -> None:
+    champion.appoint(paths, model, PROMOTED, reason, "run", champion.read_pointer(paths))
+
+
+def at_work(paths: Paths) -> str:
+    pointer = champion.read_pointer(paths)
+    assert pointer
+    return pointer["digest"]
+
+
+def test_a_rollback_takes_up_the_one_before_and_keeps_the_reason(paths, models):
+    for model in models:
+        promote(paths, model)
+    pointer = roll_back(paths, "quieter words are missed")
+    assert pointer["digest"] == models[1]["digest"]
+    assert pointer["previous"]["digest"] == models[0]["digest"], "whom a service falls back to, and not the withdrawn"
+    assert [row["event"] for row in champion.history(paths)] == [PROMOTED] * 3 + [ROLLED_BACK]
+    assert champion.reigns(paths)[0]["why"] == "quieter words are missed"
+    assert [one["digest"] for one in champion.withdrawn(paths)] == [models[2]["digest"]]
+
+
+def test_another_step_back_goes_further_back_and_the_first_has_nothing_behind_it(paths, models):
+    for model in models:
+        promote(paths, model)
+    assert roll_back(paths, "worse")["digest"] == models[1]["digest"]
+    assert roll_back(paths, "worse still")["digest"] == models[0]["digest"]
+    with pytest.raises(UserError, match="no former champion"):
+        roll_back(paths, "worse still")
+    promote(paths, models[1])
+    assert roll_back(paths, "again")["digest"] == models[0]["digest"], "not to one that was withdrawn"
+
+
+def test_a_version_can_be_named_and_taking_it_up_again_ends_its_withdrawal(paths, models):
+    for model in models:
+        promote(paths, model)
+    roll_back(paths, "worse", models[0]["digest"][:10])
+    assert at_work(paths) == models[0]["digest"]
+    roll_back(paths, "it was the microphone", models[2]["tag"].partition(":")[2])
+    assert at_work(paths) == models[2]["digest"]
+    assert [one["digest"] for one in champion.withdrawn(paths)] == [models[0]["digest"]]
+
+
+@pytest.mark.parametrize(
+    ("to", "reason", "said"),
+    [
+        (None, " ", "needs a reason"),
+        ("nothing-like-it", "worse", "expected one of the former champions, got 0"),
+        ("", "worse", "no former champion"),
+    ],
+)
+def test_a_wrong_word_changes_nothing_and_is_told_in_one_line(paths, models, to, reason, said):
+    promote(paths, models[0])
+    before = paths.champion.read_bytes(), champion.history_file(paths).read_bytes()
+    with pytest.raises(UserError, match=said):
+        roll_back(paths, reason, to)
+    assert (paths.champion.read_bytes(), champion.history_file(paths).read_bytes()) == before
+
+
+def test_the_champion_that_stands_cannot_be_rolled_back_to(paths, models):
+    promote(paths, models[0])
+    with pytest.raises(UserError, match="is the champion already"):
+        roll_back(paths, "worse", models[0]["tag"])
+
+
+@pytest.mark.parametrize("harm", ["damaged", "gone"])
+def test_a_model_that_is_not_whole_is_never_taken_up(paths, models, harm):
+    for model in models[:2]:
+        promote(paths, model)
+    bundle = packaging.stored_bundle(models[0]["tag"], paths)
+    if harm == "gone":
+        shutil.rmtree(bundle.parent)
+    else:
+        (bundle / "image_classifier" / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"weights.safetensors: changed|no such model"):
+        roll_back(paths, "worse")
+    assert at_work(paths) == models[1]["digest"]
+
+
+def test_a_champion_whose_files_are_gone_is_named_and_a_rollback_helps(paths, models):
+    for model in models[:2]:
+        promote(paths, model)
+    shutil.rmtree(packaging.stored_bundle(models[1]["tag"], paths).parent)
+    with pytest.raises(UserError, match=rf"{models[1]['tag']} is gone .* `seehear rollback`"):
+        champion.usable_pointer(paths)
+    assert roll_back(paths, "its files are gone")["digest"] == models[0]["digest"]
+    assert champion.usable_pointer(paths)["digest"] == models[0]["digest"]
+
+
+@pytest.mark.parametrize("harm", ["gone", "half", "another shape"])
+def test_a_pointer_that_says_nothing_is_named_and_a_rollback_writes_it_anew(paths, models, harm):
+    for model in models[:2]:
+        promote(paths, model)
+    if harm == "gone":
+        paths.champion.unlink()
+    else:
+        paths.champion.write_text('{"tag": "seeh' if harm == "half" else "[1]")
+    with pytest.raises(UserError, match=r"champion.json.*`seehear rollback"):
+        champion.usable_pointer(paths)
+    assert roll_back(paths, "the pointer was lost")["digest"] == models[1]["digest"], "it was the champion"
+    assert champion.usable_pointer(paths)["digest"] == models[1]["digest"]
+
+
+def test_a_line_of_the_history_cut_short_by_a_kill_is_skipped_and_the_next_one_stands_alone(paths, models):
+    promote(paths, models[0])
+    with champion.history_file(paths).open("a") as file:
+        file.write('{"at": "2026')
+    promote(paths, models[1])
+    assert [row["digest"] for row in champion.history(paths)] == [model["digest"] for model in models[:2]]
+
+
+def test_a_pointer_from_before_there_was_a_history_is_its_beginning(paths, models):
+    old = {"since": "2026-01-02T00:00:00+00:00", "reason": "the first champion"}
+    pointer = {**models[1], **old, "previous": {**models[0], **old, "since": "2026-01-01T00:00:00+00:00"}}
+    champion.write_pointer(paths, pointer)
+    assert [row["champion"] for row in champion.reigns(paths)] == [models[1]["tag"], models[0]["tag"]]
+    promote(paths, models[2])
+    assert len(champion.history(paths)) == 3
+    assert roll_back(paths, "worse")["digest"] == models[1]["digest"]
+
+
+def test_the_history_is_a_table_and_a_plot_that_name_data_and_reason(paths, models):
+    for model in models:
+        promote(paths, model, f"better | in {model['weights']}")
+    champion.keep(paths, {"at": "2026-01-01T00:00:00+00:00", "event": KEPT, "reason": "tie", **models[0]})
+    roll_back(paths, "worse")
+    plot = reigns.write_history(paths, Project().now())
+    table = (plot.parent / "history.md").read_text()
+    assert plot.stat().st_size > 5_000
+    assert table.count("\n| seehear:") == 4
+    assert "raw_audio 11111111" in table
+    assert "better \\| in w1" in table
