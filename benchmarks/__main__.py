@@ -1,7 +1,7 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
 `python -m benchmarks [data|growth|training|serving …]`. All but growth need what `make run` leaves behind: prepared
-data, a champion and its Bento.
+data, a champion and its Bento. `python -m benchmarks recognition` is the long comparison of CNN, RNN and LSTM.
 """
 
 import sys
@@ -12,6 +12,10 @@ PARTS = ("data", "growth", "training", "serving")
 
 
 def main(asked: list[str]) -> int:
+    if asked[:1] == ["recognition"]:
+        from benchmarks.recognition.__main__ import main as compare_recognisers
+
+        return compare_recognisers(asked[1:])
     try:
         if unknown := set(asked) - set(PARTS):
             raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")

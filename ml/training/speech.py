@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,9 @@ def train_speech_classifier(
     progress: bool = True,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     extra: SpeechSet | None = None,
+    kinds: Mapping[str, type[nn.Module]] = models.SPEECH_MODELS,
 ) -> dict:
-    """Trains, calibrates and saves a speech classifier of kind "cnn", "rnn" or "lstm"; returns its card.
+    """Trains, calibrates and saves a speech classifier of a kind of `kinds`, as "lstm"; returns its card.
 
     extra: further voices that say the same words; recipe.extra_voices is their share of every batch. Raises UserError
     where there is nothing to tell apart or to judge by, and where a clip is silent.
@@ -44,7 +46,7 @@ def train_speech_classifier(
     train, held = _checked(speech, name), required(speech, "validation", name)
     arguments = {"classes": len(speech.classes), "n_mels": features.N_MELS, "channels": recipe.channels}
     with seeded(run.seed):
-        model = models.SPEECH_MODELS[kind](**arguments)
+        model = kinds[kind](**arguments)
     batches = Batches(train, extra, recipe, run.seed)
     require_finite(batches.speech)
     bank = scenes.clip_bank(batches.speech, run.device)
