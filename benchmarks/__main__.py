@@ -1,7 +1,8 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
-`python -m benchmarks [data|growth|training|serving|drift …]`. All but growth need what `make run` leaves behind:
-prepared data, and all but drift a champion and its Bento. drift runs only where it is named: it takes half an hour.
+`python -m benchmarks [data|growth|training|serving|drift|recognition …]`. All but growth need what `make run` leaves
+behind: prepared data, and all but drift and recognition a champion and its Bento. drift and recognition (the comparison
+of CNN, RNN and LSTM) run only where they are named: they take long.
 """
 
 import sys
@@ -13,6 +14,10 @@ PARTS = (*BY_DEFAULT, "drift")
 
 
 def main(asked: list[str]) -> int:
+    if asked[:1] == ["recognition"]:
+        from benchmarks.recognition.__main__ import main as compare_recognisers
+
+        return compare_recognisers(asked[1:])
     try:
         if unknown := set(asked) - set(PARTS):
             raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")

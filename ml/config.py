@@ -69,6 +69,28 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """How far spoken words are changed in training; 0 everywhere leaves only the speeds and pauses.
+
+    warp, stretch: most by which formants and duration change, as a share. equaliser: deviation of its widest wave.
+    noise_share, room_share: of all clips.
+    """
+
+    warp: float
+    stretch: float
+    equaliser: float
+    noise_share: float
+    least_snr_db: float
+    room_share: float
+
+
+@dataclass(frozen=True)
+class SpeechRecipe(Recipe):
+    augmentation: Augmentation
+    extra_voices: float
+
+
+@dataclass(frozen=True)
 class ExtractorRecipe(Recipe):
     blocks: int
     scene_s: float
@@ -79,9 +101,12 @@ class SpeechClassifiers:
     cnn: Recipe
     rnn: Recipe
     lstm: Recipe
+    augmentation: Augmentation
+    extra_voices: float
 
-    def of(self, kind: str) -> Recipe:
-        return getattr(self, kind)
+    def of(self, kind: str) -> SpeechRecipe:
+        """The recipe of one kind; augmentation and extra voices are the same for all three."""
+        return SpeechRecipe(**vars(getattr(self, kind)), augmentation=self.augmentation, extra_voices=self.extra_voices)
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ class Evaluation:
     scene_s: float
     seed: int
     bootstrap: int
+    left_out: list
 
 
 @dataclass(frozen=True)
@@ -314,12 +340,12 @@ def _in_range(value, where: str, file: str):
     allowed = CHOICES.get(where) or (("adamw", "sgd") if where.endswith(".optimizer") else None)
     if allowed and value not in allowed:
         raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")
-    if isinstance(value, int | float) and not where.endswith("seed") and value < 0:
+    if isinstance(value, int | float) and not where.endswith(("seed", "_db")) and value < 0:
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
     if where in POSITIVE and not value:
         raise UserError(f"{file}: {where}: expected a number above 0, got {value!r}")
     if (bounds := RANGES.get(where)) and not bounds[0] <= value <= bounds[1]:
         raise UserError(f"{file}: {where}: expected a number from {bounds[0]:g} to {bounds[1]:g}, got {value!r}")
-    if where.endswith("_share") and not 0 <= value < 1:
+    if where.endswith(("_share", "extra_voices")) and not 0 <= value < 1:
         raise UserError(f"{file}: {where}: expected a share from 0 up to 1, got {value!r}")
     return value

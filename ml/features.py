@@ -16,6 +16,7 @@ from torch import Tensor, nn
 N_MELS = 40
 MEL_CHUNK_CLIPS = 32  # mel spectrograms of larger batches are several times slower on a processor
 SHUFFLE_GRID = 4
+WARP_KNEE = 0.85
 
 
 def to_pictures(pixels: Tensor) -> Tensor:
@@ -116,15 +117,21 @@ class LogMel(nn.Module):
         return lengths // self.hop_samples + 1
 
     @torch.no_grad()
-    def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """waveforms (b, samples), lengths (b,) samples -> log-mel (b, n_mels, frames), frames (b,)."""
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor | None = None, warp: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """waveforms (b, samples), lengths (b,) samples -> log-mel (b, n_mels, frames), frames (b,).
+
+        warp (b,): every clip's frequencies are heard so many times as high, as from a shorter vocal tract.
+        """
         if lengths is None:
             lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        banks = self.bank.expand(len(waveforms), -1, -1) if warp is None else warp_bank(self.bank, warp)
         with torch.autocast(waveforms.device.type, enabled=False):
-            parts = zip(waveforms.split(MEL_CHUNK_CLIPS), lengths.split(MEL_CHUNK_CLIPS), strict=True)
-            return torch.cat([self._of(clips, size) for clips, size in parts]), self.frames(lengths)
+            parts = zip(*(x.split(MEL_CHUNK_CLIPS) for x in (waveforms, lengths, banks)), strict=True)
+            return torch.cat([self._of(*part) for part in parts]), self.frames(lengths)
 
-    def _of(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+    def _of(self, waveforms: Tensor, lengths: Tensor, banks: Tensor) -> Tensor:
         waveforms = waveforms * valid_mask(lengths, waveforms.shape[1])
         power = waveforms.square().sum(1, keepdim=True) / lengths[:, None].clamp(min=1)
         waveforms = waveforms / power.sqrt().clamp(min=1e-6)  # (b, samples)
@@ -136,8 +143,25 @@ class LogMel(nn.Module):
             pad_mode="constant",
             return_complex=True,
         )  # (b, bins, frames)
-        mel = self.bank.T @ (spectrum.real.square() + spectrum.imag.square())  # (b, n_mels, frames)
+        mel = banks.transpose(1, 2) @ (spectrum.real.square() + spectrum.imag.square())  # (b, n_mels, frames)
         return standardise((mel + 1e-3 * self.window_samples).log(), self.frames(lengths))
+
+
+def warp_bank(bank: Tensor, warp: Tensor) -> Tensor:
+    """Mel filters (b, bins, n_mels) that read a spectrum as if its frequencies were `warp` (b,) times as high.
+
+    The warp is linear up to WARP_KNEE of the range, then bends so that the highest frequency stays where it is
+    (vocal tract length perturbation, Jaitly and Hinton 2013, section 2). bank: (bins, n_mels).
+    """
+    last = len(bank) - 1
+    place = torch.arange(len(bank), device=bank.device, dtype=bank.dtype)  # (bins,)
+    warp = warp.to(bank.device, bank.dtype)[:, None]  # (b, 1)
+    knee = WARP_KNEE * last * warp.clamp(max=1) / warp
+    beyond = last - (last - warp * knee) * (last - place) / (last - knee)
+    moved = torch.where(place <= knee, warp * place, beyond).clamp(0, last)  # (b, bins)
+    below = moved.floor().long().clamp(max=last - 1)
+    share = (moved - below)[:, :, None]
+    return bank[below] * (1 - share) + bank[below + 1] * share
 
 
 def standardise(log_mel: Tensor, frames: Tensor) -> Tensor:
@@ -165,11 +189,14 @@ class SpecMasks:
     tilt: Tensor
 
 
-def draw_spec_masks(n: int, generator: torch.Generator, masks: int = 2) -> SpecMasks:
-    """SpecAugment (arXiv 1904.08779, section 2) without warping, plus a smooth random equaliser over the mel bands."""
+def draw_spec_masks(n: int, generator: torch.Generator, masks: int = 2, tilt: float = 0.2) -> SpecMasks:
+    """SpecAugment (arXiv 1904.08779, section 2) without warping, plus a smooth random equaliser over the mel bands.
+
+    tilt: deviation of the equaliser's widest wave; the finer ones have 0.6 and 0.4 of it.
+    """
     start, width = torch.rand(2, n, masks, generator=generator), torch.rand(2, n, masks, generator=generator)
-    tilt = torch.randn(n, 3, generator=generator) * torch.tensor((0.2, 0.12, 0.08))
-    return SpecMasks(start[0], 0.15 * width[0], start[1], 0.12 * width[1], tilt)
+    waves = torch.randn(n, 3, generator=generator) * tilt * torch.tensor((1.0, 0.6, 0.4))
+    return SpecMasks(start[0], 0.15 * width[0], start[1], 0.12 * width[1], waves)
 
 
 def apply_spec_masks(log_mel: Tensor, frames: Tensor, drawn: SpecMasks) -> Tensor:

@@ -60,20 +60,23 @@ def _conv_2d(before: int, after: int, stride: int = 1) -> list[nn.Module]:
 
 
 class SpeechCNN(nn.Module):
-    """Convolutions over mel bands and time, then mean and maximum over each clip's own frames."""
+    """Convolutions over mel bands and time, then mean and maximum over each clip's own frames.
+
+    The first one halves both axes by its stride, the next by pooling: whole spectrograms are too dear to convolve.
+    """
 
     def __init__(self, classes: int, n_mels: int, channels: int):
         super().__init__()
-        narrow, half = max(channels // 3, 4), max(2 * channels // 3, 4)
+        narrow, half = max(channels // 4, 4), max(channels // 2, 4)
         self.body = nn.ModuleList(
             [
-                nn.Sequential(*_conv_2d(1, narrow), nn.MaxPool2d((2, 2), ceil_mode=True)),
+                nn.Sequential(*_conv_2d(1, narrow, stride=2)),
                 nn.Sequential(*_conv_2d(narrow, half), nn.MaxPool2d((2, 2), ceil_mode=True)),
                 nn.Sequential(*_conv_2d(half, channels), nn.MaxPool2d((2, 1), ceil_mode=True)),
                 nn.Sequential(*_conv_2d(channels, channels)),
             ]
         )
-        self.halvings = (2, 2, 1, 1)  # of time, by stage
+        self.strides, self.pools = (2, 1, 1, 1), (1, 2, 1, 1)  # over time, by stage
         self.head = nn.Linear(2 * channels * math.ceil(n_mels / 8), classes)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -81,9 +84,10 @@ class SpeechCNN(nn.Module):
         """Features (b, d) of log_mel (b, n_mels, time), of which each clip's first `frames` (b,) are its own."""
         frames = _all_frames(log_mel) if frames is None else frames
         maps = log_mel[:, None].contiguous(memory_format=torch.channels_last)  # (b, 1, n_mels, time)
-        for stage, halving in zip(self.body, self.halvings, strict=True):
+        for stage, stride, halving in zip(self.body, self.strides, self.pools, strict=True):
             convolve, pool = cast(nn.Sequential, stage)[:3], cast(nn.Sequential, stage)[3:]
-            maps = convolve(maps) * valid_mask(frames, maps.shape[3])[:, None, None]  # a pool may reach past the end
+            maps, frames = convolve(maps), (frames + stride - 1) // stride
+            maps = maps * valid_mask(frames, maps.shape[3])[:, None, None]  # a pool may reach past the end
             maps, frames = pool(maps), (frames + halving - 1) // halving  # (b, channels, bands, time')
         return pool_frames(maps.flatten(1, 2), frames)
 

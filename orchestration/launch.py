@@ -188,6 +188,9 @@ def _rows(report: dict) -> list[tuple[str, str]]:
     for kind in SPEECH_KINDS:
         chosen = "  ← chosen" if kind == speech["chosen"] else ""
         rows.append((f"words recognised, {kind}", _share(speech[kind]) + chosen))
+    unseen = speech[speech["chosen"]]["unseen_speaker_accuracy"] or {}
+    for speaker, accuracy in list(unseen.items())[:2]:
+        rows.append((f"  by {speaker}, never heard", _percent(accuracy)))
     for overlap in ("full_overlap", "partial_overlap", "no_overlap"):
         figures = found["si_sdr_improvement_db"][overlap]
         if figures and figures["mean"] is not None:

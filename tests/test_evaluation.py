@@ -32,6 +32,7 @@ from ml.evaluation import (
     metrics,
     model_card,
     recognition,
+    report,
 )
 from ml.evaluation.benchmark import Found, bench_of, headline, place_figures, presence_figures
 from ml.evaluation.model_card import NOT_MEASURED
@@ -330,6 +331,23 @@ def test_speakers_of_the_test_split_that_training_lacks_are_reported_apart(evalu
     assert set(evaluated.report["speech"]["cnn"]["unseen_speaker_accuracy"]) == {"new_speaker"}
     unseen = evaluated.report["extraction"]["unseen_speaker"]["full_overlap"]
     assert unseen == evaluated.report["extraction"]["si_sdr_improvement_db"]["full_overlap"]
+
+
+def test_speakers_left_out_of_training_are_reported_for_the_chosen_model(evaluated):
+    candidates, speech, asked = evaluated.candidates, evaluated.speech, []
+
+    def leave_out(kind: str) -> dict[str, Path]:
+        asked.append(kind)
+        return {"known_speaker": candidates / "speech_classifier" / kind}
+
+    section = report._with_left_out(evaluated.report["speech"], candidates, speech, leave_out)
+    chosen = section["chosen"]
+    assert asked == [chosen]
+    figures = section["left_out"]["known_speaker"]
+    assert figures["n"] == int((speech.group == "known_speaker").sum())
+    assert section[chosen]["unseen_speaker_accuracy"] == {"known_speaker": figures["accuracy"]}
+    assert figures["ci95"][0] < figures["accuracy"] <= 1
+    assert evaluated.report["speech"]["left_out"] is None
 
 
 def test_the_gate_is_measured_again_with_the_same_result(evaluated):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_models import CLASSES, recipe, toy_images, toy_speech
+from toy_models import CLASSES, recipe, speech_recipe, toy_images, toy_speech
 
 from ml import extraction, models, training
 from ml.config import ExtractorRecipe, PerBudget, Training, UserError
@@ -214,7 +214,9 @@ def test_a_blank_and_a_noisy_picture_are_nothing_known(image_dir):
 
 @pytest.mark.parametrize("kind", models.SPEECH_MODELS)
 def test_each_speech_classifier_learns(kind, speech, tmp_path):
-    card = training.train_speech_classifier(kind, speech, recipe(50, 12), CPU, tmp_path / "m", tmp_path / "c", False)
+    card = training.train_speech_classifier(
+        kind, speech, speech_recipe(50, 12), CPU, tmp_path / "m", tmp_path / "c", False
+    )
     model, read = models.load_model(tmp_path / "m")
     assert read == card
     assert card["metrics"]["validation_accuracy"] >= 0.9
@@ -238,7 +240,9 @@ def test_the_extractor_learns_and_its_thresholds_stand_in_the_card(speech, image
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(speech, tmp_path):
     def train(folder: str, seed: int) -> bytes:
         how = dataclasses.replace(CPU, seed=seed)
-        training.train_speech_classifier("rnn", speech, recipe(8, 8), how, tmp_path / folder, tmp_path / "c", False)
+        training.train_speech_classifier(
+            "rnn", speech, speech_recipe(8, 8), how, tmp_path / folder, tmp_path / "c", False
+        )
         return weights_of(tmp_path / folder)
 
     assert train("a", 0) == train("b", 0)
@@ -249,6 +253,109 @@ def test_data_without_a_validation_split_is_refused(images, tmp_path):
     only = images.where("train")
     with pytest.raises(UserError, match="image_classifier: the data has no validation split"):
         training.train_image_classifier(only, recipe(5, 8), CPU, tmp_path / "m", tmp_path / "c", False)
+
+
+def test_words_of_a_single_class_are_refused(speech, tmp_path):
+    alone = dataclasses.replace(speech, split=np.where(speech.labels > 0, "test", speech.split))
+    with pytest.raises(UserError, match="the training data say 1 word; expected at least 2 to tell apart"):
+        trained_words(alone, tmp_path)
+
+
+def trained_words(speech: SpeechSet, tmp_path: Path, **more) -> dict:
+    steps = speech_recipe(6, 8, extra_voices=0.5 if more else 0.0)
+    return training.train_speech_classifier("cnn", speech, steps, CPU, tmp_path / "m", tmp_path / "c", False, **more)
+
+
+def test_a_class_of_three_clips_is_learnt_with_the_others(speech, tmp_path):
+    rare = np.flatnonzero((speech.labels == 1) & (speech.split == "train"))[3:]
+    split = speech.split.copy()
+    split[rare] = "left over"
+    card = trained_words(dataclasses.replace(speech, split=split), tmp_path)
+    assert card["classes"] == list(CLASSES)
+
+
+def test_a_silent_clip_is_named_and_refused(speech, tmp_path):
+    samples, row = np.array(speech.samples), int(np.flatnonzero(speech.split == "train")[2])
+    samples[speech.offsets[row] :][: speech.lengths[row]] = 0
+    with pytest.raises(UserError, match=f"clip {speech.ids[row]}: expected sound, got silence"):
+        trained_words(dataclasses.replace(speech, samples=samples), tmp_path)
+
+
+def test_clips_of_10_ms_are_learnt_from_like_others(speech, tmp_path):
+    middle = speech.offsets + speech.lengths // 2  # where there is sound
+    short = speech.sample_rate_hz // 100
+    clipped = dataclasses.replace(speech, offsets=middle, lengths=np.full(len(speech), short))
+    card = trained_words(clipped, tmp_path)
+    assert all(np.isfinite(row["loss"]) for row in card["history"])
+
+
+def test_samples_that_are_no_numbers_end_the_training_in_one_line(speech, tmp_path):
+    samples = np.array(speech.samples, np.float32)
+    samples[speech.offsets[0]] = np.nan
+    with pytest.raises(UserError, match=rf"clip {speech.ids[0]}: holds samples that are no finite numbers"):
+        trained_words(dataclasses.replace(speech, samples=samples), tmp_path)
+
+
+def test_extra_voices_join_every_batch_and_the_card_names_them(speech, tmp_path):
+    other = dataclasses.replace(toy_speech(5), classes=("bar", "hum", "slash"), digest="other voices")
+    card = trained_words(speech, tmp_path, extra=other)
+    assert card["data"] == {"audio": speech.digest, "extra_voices": "other voices"}
+    train = speech.where("train")
+    batches = training.speech.Batches(train, other, speech_recipe(6, 8, extra_voices=0.25), 0)
+    rows = batches.rows(3).numpy()
+    assert (rows >= len(train)).sum() == 6  # of 24
+    assert {batches.speech.classes[k] for k in batches.speech.labels[len(train) :]} == {"bar", "slash"}
+    borrowed = int(rows[-1])
+    assert np.array_equal(
+        batches.speech.clip(borrowed), other.clip(int(np.flatnonzero(other.ids == batches.speech.ids[borrowed])[0]))
+    )
+
+
+def test_extra_voices_of_another_rate_or_other_words_are_refused(speech, tmp_path):
+    with pytest.raises(UserError, match="extra voices: 8000 Hz: expected 4000 Hz"):
+        trained_words(speech, tmp_path, extra=dataclasses.replace(speech, sample_rate_hz=8000))
+    with pytest.raises(UserError, match="extra voices: they say none of bar, ring, slash"):
+        trained_words(speech, tmp_path, extra=dataclasses.replace(speech, classes=("a", "b", "c")))
+
+
+# --- speakers left out ----------------------------------------------------------------------------------------------
+
+
+def spoken_by(speech: SpeechSet, *speakers: str) -> SpeechSet:
+    """The same clips, spoken by these in turn, in every split."""
+    return dataclasses.replace(speech, group=np.array([speakers[i % len(speakers)] for i in range(len(speech))]))
+
+
+def test_wanted_speakers_are_left_out_else_the_first_by_name(speech):
+    four = spoken_by(speech, "dora", "carl", "bert", "anna")
+    assert training.speakers_to_leave_out(four, ["carl", "nobody"]) == ["carl"]
+    assert training.speakers_to_leave_out(four, ["dora", "carl", "anna"]) == ["dora", "carl"]
+    assert training.speakers_to_leave_out(four, []) == ["anna", "bert"]
+
+
+def test_nobody_is_left_out_where_the_test_is_new_or_nobody_is_known_or_can_be_spared(speech):
+    assert training.speakers_to_leave_out(speech, []) == []  # its test speaker is new
+    assert training.speakers_to_leave_out(spoken_by(speech, ""), []) == []
+    assert training.speakers_to_leave_out(spoken_by(speech, "anna"), []) == []
+    own_word = np.where(speech.labels == 1, "bert", np.where(np.arange(len(speech)) % 2, "anna", "carl"))
+    assert training.speakers_to_leave_out(dataclasses.replace(speech, group=own_word), ["bert"]) == ["anna", "carl"]
+
+
+def test_a_left_out_speaker_is_never_learnt_from_and_a_model_made_once_is_kept(speech, tmp_path):
+    two = spoken_by(speech, "anna", "bert")
+    card = trained_words(two, tmp_path)
+    rest = training.unseen.without_speaker(two, "bert")
+    assert set(rest.where("train", "validation", "gate", "test").group) == {"anna"}
+    assert len(two.of("bert")) == len(rest.of("bert")) == len(speech) // 2
+
+    def made() -> Path:
+        return training.train_left_out(card, two, ["bert"], CPU, tmp_path / "o", tmp_path / "c", False)["bert"]
+
+    model = models.read_card(made())
+    assert (model["recipe"], model["steps"], model["seed"]) == (card["recipe"], card["steps"], card["seed"])
+    assert model["metrics"]["validation_n"] == card["metrics"]["validation_n"] / 2
+    written = (made() / models.CARD).stat().st_mtime_ns
+    assert (made() / models.CARD).stat().st_mtime_ns == written
 
 
 def test_pictures_and_words_that_share_no_labels_are_refused(speech, images, image_dir, tmp_path):

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from ml.datasets.sets import ImageSet, SpeechSet, load_images, load_speech, raw_digest, require_validated
+from ml.datasets.sets import (
+    ImageSet,
+    SpeechSet,
+    extra_voices,
+    joined,
+    load_images,
+    load_speech,
+    raw_digest,
+    require_validated,
+)
 
-__all__ = ["ImageSet", "SpeechSet", "load_images", "load_speech", "raw_digest", "require_validated"]
+__all__ = [
+    "ImageSet",
+    "SpeechSet",
+    "extra_voices",
+    "joined",
+    "load_images",
+    "load_speech",
+    "raw_digest",
+    "require_validated",
+]

@@ -57,6 +57,10 @@ class SpeechSet:
         """The rows of these splits, over the same samples."""
         return _rows(self, np.isin(self.split, splits), ("offsets", "lengths", "labels", "split", "group", "ids"))
 
+    def of(self, group: str) -> SpeechSet:
+        """The rows of one group (speaker), whatever their split."""
+        return _rows(self, self.group == group, ("offsets", "lengths", "labels", "split", "group", "ids"))
+
     def clip(self, row: int) -> np.ndarray:
         """One recording as float32 (samples,) in [-1, 1)."""
         start = self.offsets[row]
@@ -65,6 +69,37 @@ class SpeechSet:
 
 def _rows(whole, kept: np.ndarray, columns: tuple[str, ...]):
     return replace(whole, **{column: getattr(whole, column)[kept] for column in columns})
+
+
+def extra_voices(paths: Paths, share: float) -> SpeechSet | None:
+    """All clips of the starter's synthetic voices, for sources other than the starter; None for a share of 0."""
+    if share == 0 or paths.source == "starter":
+        return None
+    return load_speech(replace(paths, source="starter"))
+
+
+def joined(first: SpeechSet, second: SpeechSet) -> SpeechSet:
+    """The clips of `first`, then those of `second` that say a class of `first`, in its numbering. Copies all samples.
+
+    Raises UserError where the rates differ or no class is shared.
+    """
+    if first.sample_rate_hz != second.sample_rate_hz:
+        raise UserError(f"extra voices: {second.sample_rate_hz} Hz: expected {first.sample_rate_hz} Hz as the others")
+    number = np.array([first.classes.index(name) if name in first.classes else -1 for name in second.classes])
+    second = _rows(second, number[second.labels] >= 0, ("offsets", "lengths", "labels", "split", "group", "ids"))
+    if len(second) == 0:
+        raise UserError(f"extra voices: they say none of {', '.join(first.classes)}")
+    both = {
+        column: np.concatenate((getattr(first, column), getattr(second, column)))
+        for column in ("samples", "lengths", "split", "group", "ids")
+    }
+    return replace(
+        first,
+        **both,
+        offsets=np.concatenate((first.offsets, second.offsets + len(first.samples))),
+        labels=np.concatenate((first.labels, number[second.labels])),
+        digest=f"{first.digest}+{second.digest}",
+    )
 
 
 def raw_digest(folder: Path, added: Sequence[Path] = ()) -> str:

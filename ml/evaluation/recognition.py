@@ -99,6 +99,15 @@ def speaker_accuracy(answers: Answers, trained_on: set[str]) -> dict[str, float]
     return {group: float(answers.correct[answers.groups == group].mean()) for group in unseen} or None
 
 
+def left_out_accuracy(predictor: Predictor, speech: SpeechSet, speaker: str) -> dict:
+    """accuracy, ci95 and n over every clip of a speaker whom the predictor's speech classifier was kept from."""
+    rows = speech.of(speaker)
+    posteriors = predictor.recognize_batch([rows.clip(row) for row in range(len(rows))])
+    right = posteriors.argmax(axis=1) == renumbered(rows.labels, rows.classes, predictor.speech_classes)
+    interval = metrics.wilson_interval(int(right.sum()), len(right))
+    return {"accuracy": float(right.mean()), "ci95": list(interval), "n": len(right)}
+
+
 def choose(validation: dict[str, Answers], cards: dict[str, dict]) -> str:
     """The kind with the best validation accuracy; of equal ones the lower loss, then the fewer parameters."""
     return min(validation, key=lambda k: (-(validation[k].accuracy or 0.0), validation[k].loss, cards[k]["parameters"]))

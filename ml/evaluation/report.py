@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ ORACLES = ("irm", "psm", "complex")
 BUCKETS = {"full_overlap": "full", "partial_overlap": "partial", "no_overlap": "none"}
 GOLDENS = 4
 Predictors = Mapping[str, Predictor]  # by kind of speech classifier
+LeaveOut = Callable[[str], Mapping[str, Path]]  # kind of classifier -> by speaker a model of it that never heard them
 
 
 def evaluate(
@@ -37,12 +38,16 @@ def evaluate(
     context: Mapping,
     facts: Mapping[str, pa.Table] | None = None,
     progress: bool = True,
+    leave_out: LeaveOut | None = None,
 ) -> dict:
     """Measure the candidates through the Predictor and write everything that people and monitoring read.
 
     candidates: folder with image_classifier, speech_classifier/{cnn,rnn,lstm} and speech_extractor. context: what the
     caller knows of the run (`git`, `data`); it may add keys. facts: tables of measured facts by modality, for
     reference.parquet. out: gets evaluation.json, predictions.parquet, reference.parquet, plots/ and examples/.
+
+    leave_out: trains, for the figures of unseen speakers, the chosen kind without them; none is asked where the test
+    speakers are unseen.
 
     Validation chooses the speech classifier, test is reported, gate fills the section `gate`. Returns evaluation.json.
     """
@@ -60,7 +65,7 @@ def evaluate(
     report = {
         **_provenance(settings, predictor, cards, context),
         "image": recognition.figures(pictured, predictor.cards["image_classifier"]),
-        "speech": _speech(predictors, test, speech, chosen),
+        "speech": _with_left_out(_speech(predictors, test, speech, chosen), candidates, speech, leave_out),
         "extraction": extraction,
         "gate": gate,
     }
@@ -111,11 +116,10 @@ def golden_requests(
     return goldens
 
 
-def _predictor(candidates: Path, kind: str) -> Predictor:
+def _predictor(candidates: Path, kind: str, speech_model: Path | None = None) -> Predictor:
     folder = Path(candidates)
-    return Predictor.from_models(
-        folder / "image_classifier", folder / "speech_classifier" / kind, folder / "speech_extractor"
-    )
+    speech_model = speech_model or folder / "speech_classifier" / kind
+    return Predictor.from_models(folder / "image_classifier", speech_model, folder / "speech_extractor")
 
 
 def _speech_answers(predictors: Predictors, speech: SpeechSet, split: str) -> dict[str, Answers]:
@@ -161,6 +165,19 @@ def _speech(predictors: Predictors, test: Mapping[str, Answers], speech: SpeechS
         for kind, one in predictors.items()
     }
     return {**section, "chosen": chosen, "mcnemar_p": recognition.compare(dict(test))}
+
+
+def _with_left_out(section: dict, candidates: Path, speech: SpeechSet, leave_out: LeaveOut | None) -> dict:
+    """The section `speech` with what the chosen kind makes of speakers it was trained without; null if not measured."""
+    kind = section["chosen"]
+    found = {
+        speaker: recognition.left_out_accuracy(_predictor(candidates, kind, folder), speech, speaker)
+        for speaker, folder in (leave_out(kind) if leave_out else {}).items()
+    }
+    if found:
+        accuracies = {speaker: figures["accuracy"] for speaker, figures in found.items()}
+        section = {**section, kind: {**section[kind], "unseen_speaker_accuracy": accuracies}}
+    return {**section, "left_out": found or None}
 
 
 def _extraction(

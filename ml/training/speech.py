@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,44 +10,55 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml import features, models, objectives, scenes
+from ml import datasets, features, models, objectives, scenes
+from ml.config import UserError
 from ml.training.loop import CHECKPOINT_STEPS, Shuffle, accuracy, calibrate, finish, fit, plan_run, required, seeded
+from ml.training.voices import draw_voices, speak
 
 if TYPE_CHECKING:
-    from ml.config import Recipe, Training
+    from ml.config import SpeechRecipe, Training
     from ml.datasets import SpeechSet
 
 SMOOTHING = 0.05
+FEWEST_CLASSES = 2
 
 
 def train_speech_classifier(
     kind: str,
     speech: SpeechSet,
-    recipe: Recipe,
+    recipe: SpeechRecipe,
     training: Training,
     out: Path,
     checkpoints: Path,
     progress: bool = True,
     checkpoint_steps: int = CHECKPOINT_STEPS,
+    extra: SpeechSet | None = None,
+    kinds: Mapping[str, type[nn.Module]] = models.SPEECH_MODELS,
 ) -> dict:
-    """Trains, calibrates and saves a speech classifier of kind "cnn", "rnn" or "lstm"; returns its card."""
+    """Trains, calibrates and saves a speech classifier of a kind of `kinds`, as "lstm"; returns its card.
+
+    extra: further voices that say the same words; recipe.extra_voices is their share of every batch. Raises UserError
+    where there is nothing to tell apart or to judge by, and where a clip is silent.
+    """
     name = f"speech_classifier_{kind}"
-    run = plan_run(name, recipe, training, {"audio": speech.digest}, checkpoints, progress, checkpoint_steps)
-    train, held = required(speech, "train", name), required(speech, "validation", name)
+    data = {"audio": speech.digest} | ({"extra_voices": extra.digest} if extra else {})
+    run = plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps)
+    train, held = _checked(speech, name), required(speech, "validation", name)
     arguments = {"classes": len(speech.classes), "n_mels": features.N_MELS, "channels": recipe.channels}
     with seeded(run.seed):
-        model = models.SPEECH_MODELS[kind](**arguments)
-    bank = scenes.clip_bank(train, run.device)
+        model = kinds[kind](**arguments)
+    batches = Batches(train, extra, recipe, run.seed)
+    require_finite(batches.speech)
+    bank = scenes.clip_bank(batches.speech, run.device)
     noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, speech.sample_rate_hz)
     log_mel, labels = features.LogMel(speech.sample_rate_hz).to(run.device), bank.labels.to(run.device)
-    shuffle, lengths = Shuffle(len(train), recipe.batch_size, run.seed), bank.lengths.cpu()
+    lengths = bank.lengths.cpu()  # so that drawing never waits for the device
     held_labels, held_mels = torch.from_numpy(np.array(held.labels)), validation_mels(held, log_mel, run.device)
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        rows = shuffle.batch(step)
-        waveforms, sizes = speech_batch(bank, lengths, noise, rows, generator)
-        mel, frames = log_mel(waveforms, sizes)
-        mel = features.apply_spec_masks(mel, frames, features.draw_spec_masks(len(rows), generator))
+        rows = batches.rows(step)
+        drawn = draw_voices(bank, lengths[rows], len(noise), recipe.augmentation, generator)
+        mel, frames = speak(bank, noise, rows, drawn, log_mel)
         return objectives.cross_entropy(model(mel, frames), labels[rows.to(run.device)], SMOOTHING)
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -65,23 +77,35 @@ def train_speech_classifier(
     return finish(run, trained, out, card)
 
 
-def speech_batch(
-    bank: scenes.ClipBank, lengths: Tensor, noise: Tensor, rows: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Clips `rows` at random speeds, half of them between two pauses, three quarters in noise of 0-40 dB.
+class Batches:
+    """Rows of `speech` for every step: the training clips and, in their share of each batch, the extra voices."""
 
-    lengths: bank.lengths on the CPU, so that nothing waits for the device. Returns (b, samples) and sizes (b,).
-    """
-    b = len(rows)
-    speeds = torch.randint(bank.speeds, (b,), generator=generator)
-    pauses = torch.rand(2, b, generator=generator) * 0.15 * (torch.rand(b, generator=generator) < 0.5)
-    before, after = (pauses * bank.sample_rate_hz).long()
-    sizes = lengths[rows, speeds] + before + after
-    level = 10 ** (-40 * torch.rand(b, generator=generator) / 20) * (torch.rand(b, generator=generator) < 0.75)
-    colour, start = torch.randint(len(noise), (b,), generator=generator), torch.rand(b, generator=generator)
-    samples, device = int(sizes.max()), bank.samples.device
-    waveforms = bank.place(rows.to(device), speeds.to(device), before.to(device), samples)
-    return waveforms + scenes.noise_of(noise, colour, start, level, samples), sizes.to(device)
+    def __init__(self, train: SpeechSet, extra: SpeechSet | None, recipe: SpeechRecipe, seed: int):
+        borrowed = round(recipe.extra_voices * recipe.batch_size) if extra else 0
+        self.speech = datasets.joined(train, extra) if extra and borrowed else train
+        self._own = Shuffle(len(train), recipe.batch_size - borrowed, seed)
+        self._extra = Shuffle(len(self.speech) - len(train), borrowed, seed + 1) if borrowed else None
+        self._first_extra = len(train)
+
+    def rows(self, step: int) -> Tensor:
+        own = self._own.batch(step)
+        return own if self._extra is None else torch.cat((own, self._first_extra + self._extra.batch(step)))
+
+
+def require_finite(speech: SpeechSet) -> None:
+    """UserError naming the first clip with a sample that is no finite number; prepared integers always are."""
+    if np.issubdtype(speech.samples.dtype, np.integer):
+        return
+    for row in range(len(speech)):
+        if not np.isfinite(speech.clip(row)).all():
+            raise UserError(f"clip {speech.ids[row]}: holds samples that are no finite numbers; prepare the data again")
+
+
+def _checked(speech: SpeechSet, name: str) -> SpeechSet:
+    train = required(speech, "train", name)
+    if (heard := len(set(train.labels.tolist()))) < FEWEST_CLASSES:
+        raise UserError(f"{name}: the training data say {heard} word; expected at least {FEWEST_CLASSES} to tell apart")
+    return train
 
 
 def validation_mels(speech: SpeechSet, log_mel: features.LogMel, device: torch.device) -> list[tuple[Tensor, Tensor]]:

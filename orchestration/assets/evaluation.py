@@ -2,7 +2,9 @@
 
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -16,6 +18,9 @@ from orchestration.champion import reigns as reigns_of
 from orchestration.evidence import OUTCOME
 from orchestration.promotion import Outcome, consider
 from orchestration.resources import Project, digest, source_digest
+
+if TYPE_CHECKING:
+    from ml.datasets import SpeechSet
 
 STORED = "champion_stored"
 
@@ -42,9 +47,10 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
     from data_checks import reports
     from ml import datasets, evaluation
 
-    paths = project.paths
+    paths, speech = project.paths, datasets.load_speech(project.paths)
     report = evaluation.evaluate(
-        datasets.load_images(paths), datasets.load_speech(paths), paths.candidates, project.settings, paths.reports,
+        datasets.load_images(paths), speech, paths.candidates, project.settings, paths.reports,
+        leave_out=partial(_left_out, project, speech),
         context=_context(project), facts={modality: pq.read_table(paths.facts(modality)) for modality in MODALITIES},
     )  # fmt: skip
     pages = reports.write_evaluation_report(
@@ -55,6 +61,19 @@ def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg
         data_version=dg.DataVersion(digest(code, report["models"], report["data"])),
         metadata=provenance(project) | _figures(report) | _pictures(paths) | _links(paths, pages),
     )
+
+
+def _left_out(project: Project, speech: "SpeechSet", kind: str) -> dict[str, Path]:
+    """Models of this kind, trained as the candidate was, for every speaker left out of their training."""
+    from ml import datasets, training
+    from ml.models import read_card
+
+    settings, paths = project.settings, project.paths
+    card = read_card(paths.candidates / "speech_classifier" / kind)
+    speakers = training.speakers_to_leave_out(speech, settings.evaluation.left_out)
+    extra = datasets.extra_voices(paths, card["recipe"]["extra_voices"])
+    out, notes = paths.var / "left_out", paths.checkpoints / "left_out"
+    return training.train_left_out(card, speech, speakers, settings.training, out, notes, extra=extra)
 
 
 def _context(project: Project) -> dict:

@@ -86,10 +86,10 @@ def _speech_asset(kind: str) -> dg.AssetsDefinition:
         recipe, how = config.applied(project.settings.speech_classifier.of(kind), project.settings.training)
         speech = datasets.load_speech(project.paths)
         place = Path("speech_classifier") / kind
-        card = training.train_speech_classifier(
-            kind, speech, recipe, how, project.paths.candidates / place, project.paths.checkpoints / place
-        )
-        return _model_result(context, project, card, recipe, how, speech.digest)
+        extra = datasets.extra_voices(project.paths, recipe.extra_voices)
+        out, notes = project.paths.candidates / place, project.paths.checkpoints / place
+        card = training.train_speech_classifier(kind, speech, recipe, how, out, notes, extra=extra)
+        return _model_result(context, project, card, recipe, how, card["data"])
 
     return classifier
 

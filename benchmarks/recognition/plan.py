@@ -1,0 +1,138 @@
+"""Which trainings the comparison consists of. One piece is one training, cached under its key; any order resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from ml.config import SPEECH_KINDS, Augmentation, PerBudget, Settings, SpeechRecipe
+
+OPTIMIZERS = ("adamw", "sgd")
+RATES = {"adamw": (0.002, 0.005, 0.01), "sgd": (0.03, 0.1, 0.3)}  # three each, and half a decade apart
+EXTRA_SHARE = 0.33
+LEFT_OUT = ("nicolas", "theo", "george", "jackson", "lucas", "yweweler")
+CHOOSING_SPEAKERS = ("jackson", "lucas")  # augmentation is chosen on these; the others are only reported
+LAYERS = ("cnn", "cnn_shallow", "cnn_strided", "cnn_mean", "cnn_max", "cnn_dense")
+PARTS = ("grid", "final", "unseen", "augmentation", "data", "layers")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much one budget spends; the quick one fits an evening on a laptop, the full one a GPU."""
+
+    grid_steps: PerBudget
+    rates: int
+    seeds: int
+    short_steps: int  # of ablations and learning curves
+    left_out: int
+
+
+EFFORT = {
+    "quick": Effort(PerBudget(100, 160, 160), rates=2, seeds=2, short_steps=300, left_out=2),
+    "medium": Effort(PerBudget(400, 600, 600), rates=3, seeds=3, short_steps=800, left_out=6),
+    "full": Effort(PerBudget(1500, 2400, 2400), rates=3, seeds=5, short_steps=2500, left_out=6),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One training. left_out: a speaker; share: of the training clips; changed: what of the augmentation is off."""
+
+    part: str
+    kind: str
+    optimizer: str
+    learning_rate: float
+    steps: int
+    seed: int = 0
+    left_out: str = ""
+    extra_voices: float = 0.0
+    share: float = 1.0
+    changed: str = "all"
+
+    def key(self, settings: Settings) -> str:
+        """A name that changes with the piece and with the recipe it is trained by."""
+        made_of = json.dumps([asdict(self), asdict(self.recipe(settings))], sort_keys=True)
+        return f"{self.part}-{self.kind}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
+
+    def recipe(self, settings: Settings) -> SpeechRecipe:
+        recipe = settings.speech_classifier.of(self.kind.partition("_")[0])
+        return replace(
+            recipe,
+            steps=PerBudget(self.steps, self.steps, self.steps),
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            augmentation=changed(recipe.augmentation, self.changed),
+            extra_voices=self.extra_voices,
+        )
+
+
+def changed(whole: Augmentation, name: str) -> Augmentation:
+    """The augmentation as it is ("all"), without one of its parts ("no warp"), or with none ("none")."""
+    off = {
+        "warp": {"warp": 0.0},
+        "stretch": {"stretch": 0.0},
+        "equaliser": {"equaliser": 0.0},
+        "noise": {"noise_share": 0.0},
+        "rooms": {"room_share": 0.0},
+    }
+    if name == "all":
+        return whole
+    if name == "none":
+        return replace(whole, **{key: value for change in off.values() for key, value in change.items()})
+    return replace(whole, **off[name.removeprefix("no ")])
+
+
+AUGMENTATIONS = ("all", "none", "no warp", "no stretch", "no equaliser", "no noise", "no rooms")
+
+
+def grid(budget: str) -> Iterator[Piece]:
+    """The same small grid for every kind."""
+    effort = EFFORT[budget]
+    for kind in SPEECH_KINDS:
+        steps = getattr(effort.grid_steps, {"cnn": "quick", "rnn": "medium", "lstm": "full"}[kind])
+        for optimizer in OPTIMIZERS:
+            for rate in RATES[optimizer][: effort.rates]:
+                yield Piece("grid", kind, optimizer, rate, steps)
+
+
+def chosen(results: Mapping[str, dict], kind: str, settings: Settings, optimizer: str | None = None) -> tuple | None:
+    """(optimizer, learning rate) of the grid's best validation loss for this kind; None before its grid is whole."""
+    pieces = [p for p in grid(settings.training.budget) if p.kind == kind and optimizer in (None, p.optimizer)]
+    found = [results.get(piece.key(settings)) for piece in pieces]
+    if not all(found):
+        return None
+    best = min(zip(pieces, found, strict=True), key=lambda pair: pair[1]["validation"]["loss"])[0]
+    return best.optimizer, best.learning_rate
+
+
+def pieces(settings: Settings, results: Mapping[str, dict]) -> Iterator[Piece]:
+    """Every piece that can be named yet: those behind the grid wait for its outcome."""
+    budget = settings.training.budget
+    effort = EFFORT[budget]
+    yield from grid(budget)
+    how = {kind: chosen(results, kind, settings) for kind in SPEECH_KINDS}
+    if not all(how.values()):
+        return
+    steps = {kind: settings.speech_classifier.of(kind).steps.of(budget) for kind in SPEECH_KINDS}
+    for seed in range(effort.seeds):
+        for kind in SPEECH_KINDS:
+            yield Piece("final", kind, *how[kind], steps[kind], seed)
+            if seed == 0:
+                for speaker in LEFT_OUT[: effort.left_out] if kind == "cnn" else ():
+                    for extra in (0.0, EXTRA_SHARE):
+                        yield Piece("unseen", kind, *how[kind], steps[kind], 0, speaker, extra)
+    short = effort.short_steps
+    for name in AUGMENTATIONS:
+        for speaker in CHOOSING_SPEAKERS:
+            yield Piece("augmentation", "cnn", *how["cnn"], short, 0, speaker, changed=name)
+    for share in (0.05, 0.1, 0.25, 0.5):
+        for kind in SPEECH_KINDS:
+            yield Piece("data", kind, *how[kind], short, share=share)
+    for kind in LAYERS:
+        yield Piece("layers", kind, *how["cnn"], short)
+    for kind in ("rnn", "lstm"):
+        for speaker in LEFT_OUT[: effort.left_out]:
+            for extra in (0.0, EXTRA_SHARE):
+                yield Piece("unseen", kind, *how[kind], steps[kind], 0, speaker, extra)
