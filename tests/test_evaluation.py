@@ -34,11 +34,12 @@ from ml.evaluation import (
     recognition,
     report,
 )
-from ml.evaluation.benchmark import Found, bench_of, headline, place_figures, presence_figures
+from ml.evaluation.benchmark import Found, bench_of, headline, place_figures, presence_figures, words_f1
+from ml.evaluation.metrics import beside
 from ml.evaluation.model_card import NOT_MEASURED
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
 from ml.evaluation.recognition import Answers
-from ml.predictor import Interval, Predictor, write_bundle
+from ml.predictor import Interval, Predictor, Word, write_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -249,6 +250,22 @@ def test_a_find_where_nothing_is_costs_precision_by_how_sure_it_was():
     assert place_figures(boastful)["localisation_map"] == pytest.approx((0.5 + 1.0) / 2)
 
 
+def test_words_count_where_label_and_place_are_right():
+    said = [[Word("a", 1.0, 0.0, 0.5), Word("a", 1.0, 1.0, 1.5)], [Word("b", 1.0, 0.0, 1.0)], []]
+    heard = [[Word("a", 0.9, 0.1, 0.5), Word("b", 0.9, 1.0, 1.5)], [Word("b", 0.9, 0.6, 1.6)], []]
+    assert words_f1(heard, said) == pytest.approx(2 * 1 / (3 + 3))
+    assert words_f1(said, said) == 1.0
+    assert words_f1([[]], [[]]) is None
+
+
+def test_a_baseline_is_beaten_only_where_the_intervals_are_apart():
+    ours, near, far = ({"mean_ci95": bounds} for bounds in ([4.0, 5.0], [3.0, 4.1], [1.0, 3.9]))
+    assert beside(far, ours) == {**far, "beaten": True}
+    assert beside(near, ours) == {**near, "beaten": False}
+    assert beside({"mean_ci95": None}, ours) == {"mean_ci95": None, "beaten": None}
+    assert beside(None, ours) is None
+
+
 def test_presence_of_scenes_of_one_kind_is_not_measured():
     both = found(0.0)
     assert presence_figures(both) == {"presence_auc": 1.0, "miss_at_1pct_false_alarm": 0.0}
@@ -289,7 +306,7 @@ RECOGNITION = {"accuracy", "ci95", "n", "ece", "parameters", "train_s"}
 EXTRACTION = {
     "si_sdr_improvement_db", "unseen_speaker", "oracle_db", "baselines", "word_accuracy", "word_accuracy_unprocessed",
     "word_accuracy_clean", "presence_auc", "miss_at_1pct_false_alarm", "boundary_error_ms_median", "localisation_map",
-    "image_swap_success", "parameters", "real_time_factor", "train_s",
+    "image_swap_success", "parameters", "real_time_factor", "train_s", "words_f1",
 }  # fmt: skip
 
 
@@ -309,7 +326,9 @@ def test_the_report_has_every_key_of_the_contract_and_only_numbers_that_json_kno
     assert set(buckets) == {"full_overlap", "partial_overlap", "no_overlap"}
     assert all(set(bucket) >= SUMMARY for bucket in buckets.values())
     assert set(found_section["oracle_db"]) == {"irm", "psm", "complex"}
-    assert set(found_section["baselines"]) == {"unprocessed", "constant_mask", "energy_gate", "audio_only"}
+    assert set(found_section["baselines"]) == {
+        "unprocessed", "constant_mask", "energy_gate", "audio_only", "separate_then_recognise"
+    }  # fmt: skip
 
 
 def test_the_report_says_what_the_models_can_do(evaluated):
@@ -319,6 +338,9 @@ def test_the_report_says_what_the_models_can_do(evaluated):
     assert full["mean"] < found_section["oracle_db"]["complex"]
     assert full["mean"] > found_section["baselines"]["audio_only"]["mean"] + 5
     assert found_section["baselines"]["unprocessed"]["mean"] == 0
+    for blind in ("unprocessed", "constant_mask", "energy_gate", "audio_only"):
+        assert found_section["baselines"][blind]["beaten"], blind
+    assert found_section["words_f1"] > 0.8
     assert found_section["image_swap_success"] > 0.9
     assert found_section["word_accuracy_clean"] > 0.9
     assert found_section["word_accuracy_unprocessed"] < 0.9

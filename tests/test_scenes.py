@@ -11,6 +11,8 @@ from ml import scenes
 from ml.config import UserError
 from ml.datasets import SpeechSet
 
+DIGEST = "cf3244d49d8ac74cc76a8790b0725a58c64d5ad41d5ace6e55a18b9539811e1a"
+
 
 @pytest.fixture(scope="module")
 def speech() -> SpeechSet:
@@ -118,6 +120,23 @@ def test_rendering_in_pieces_gives_the_same_samples(speech):
 def test_only_the_labels_asked_for_become_queries(speech):
     plan = scenes.draw_scenes(speech, 50, "any", seed=0, labels=("ring",))
     assert set(plan.queries) == {CLASSES.index("ring")}
+
+
+def test_half_of_the_absent_words_have_a_confusable_one_beside_them(speech):
+    digits = dataclasses.replace(speech, classes=("0", "4", "8"))  # whose confusable 3 nobody says here
+    plan = scenes.draw_scenes(digits, 300, "any", seed=4, absent_share=1.0)
+    assert not plan.present.any()
+    first = np.array(digits.classes)[digits.labels[plan.clips[:, 0]]]
+    asked = np.array(digits.classes)[plan.queries]
+    beside = np.array([scenes.CONFUSABLE[query] == said for query, said in zip(asked, first, strict=True)])
+    assert 0.65 < beside[asked != "8"].mean() < 0.85  # half by choice, and half of the other half by chance
+    assert not beside[asked == "8"].any()
+    assert set(scenes.CONFUSABLE) == set(scenes.CONFUSABLE.values()) | {"1", "8"}
+
+
+def test_the_scenes_are_the_same_everywhere(speech):
+    plan = scenes.draw_scenes(dataclasses.replace(speech, classes=("0", "4", "8")), 12, "any", seed=6)
+    assert scenes.scenes_digest(plan, speech) == DIGEST
 
 
 def test_what_cannot_be_composed_is_refused(speech):

@@ -18,7 +18,7 @@ from ml.evaluation import metrics
 from ml.evaluation.examples import Example
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
 from ml.evaluation.recognition import one_thread, renumbered, seconds
-from ml.predictor import Interval, Predictor
+from ml.predictor import Interval, Predictor, Word
 
 SCENES_PER_PASS = 60
 LEAST_IOU = 0.5
@@ -144,6 +144,7 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
     uniform = np.full_like(shown, 1 / shown.shape[1])
     estimates = oracle_estimates(mixture, target) | blind_estimates(mixture)
     estimates["audio_only"] = predictor.separate(mixture, uniform).estimates
+    estimates["separate_then_recognise"] = _recognised(bench, scene, found.word_presence)
     refound = predictor.separate(mixture, swapped).estimates
     nearer = metrics.si_sdr_db(refound, other) > metrics.si_sdr_db(refound, target)
     return {
@@ -152,6 +153,25 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
         "others_db": {name: metrics.improvement_db(one, mixture, target) for name, one in estimates.items()},
         **_words_right(bench, scene, found.estimates, found.activity),
     }
+
+
+def _recognised(bench: Bench, scene: scenes.Scenes, word_presence: np.ndarray) -> np.ndarray:
+    """Estimates (b, samples) of who separates first and looks at the picture last.
+
+    The two words that are heard most surely, word_presence (b, labels), are taken out; of both sounds the one that the
+    speech classifier most surely calls the pictured word is the answer.
+    """
+    predictor, duration_s = bench.predictor, scene.mixture.shape[1] / bench.speech.sample_rate_hz
+    wanted, sounds, sureness = np.array(bench.speech.classes)[scene.queries], [], []
+    for labels in np.argsort(-word_presence, axis=1)[:, :2].T:
+        found = predictor.separate(scene.mixture, np.eye(word_presence.shape[1], dtype=np.float32)[labels])
+        heard = predictor.heard(found.estimates, [predictor.intervals(one, duration_s) for one in found.activity])
+        sounds.append(found.estimates)
+        sureness.append([
+            (1 if one.label == word else -1) * one.probability if one else -1.0
+            for one, word in zip(heard, wanted, strict=True)
+        ])  # fmt: skip
+    return np.stack(sounds)[np.argmax(sureness, axis=0), np.arange(len(wanted))]
 
 
 def _words_right(bench: Bench, scene: scenes.Scenes, estimates: np.ndarray, activity: np.ndarray) -> dict:
@@ -194,6 +214,40 @@ def detections(bench: Bench, n: int, advance: Advance) -> Found:
         found += [bench.predictor.intervals(one, plan.samples / rate_hz) for one in answers.activity]
         true += true_intervals_s(scene, rate_hz)
     return Found(plan.queries, np.concatenate(presence), plan.present, found, true)
+
+
+def all_words(bench: Bench, n: int, advance: Advance) -> tuple[list[list[Word]], list[list[Word]]]:
+    """Of every scene of `detections` all words that are heard when none is asked for, and all that are said."""
+    heard, said = [], []
+    for scene, _ in rendered(bench, detection_plan(bench, n), advance):
+        heard += [bench.predictor.words(mixture) for mixture in scene.mixture]
+        said += _said(bench, scene)
+    return heard, said
+
+
+def _said(bench: Bench, scene: scenes.Scenes) -> list[list[Word]]:
+    """Every word of every scene that the extractor could find, and where it is."""
+    rate_hz, classes = bench.speech.sample_rate_hz, bench.speech.classes
+    return [
+        [
+            Word(classes[label], 1.0, float(start) / rate_hz, float(end) / rate_hz)
+            for label, (start, end) in zip(labels, spans, strict=True)
+            if label >= 0 and classes[label] in bench.predictor.labels
+        ]
+        for labels, spans in zip(scene.word_labels, scene.intervals, strict=True)
+    ]
+
+
+def words_f1(heard: list[list[Word]], said: list[list[Word]]) -> float | None:
+    """F1 of the words of all recordings: one heard is right if a word of its label is said with IoU >= 0.5."""
+    right, total = 0, 0
+    for found, true in zip(heard, said, strict=True):
+        total += len(found) + len(true)
+        for label in {word.label for word in found}:
+            mine, there = ([word for word in words if word.label == label] for words in (found, true))
+            edges = [[(word.start_s, word.end_s) for word in words] for words in (mine, there)]
+            right += len(metrics.match_intervals(edges[0], [word.probability for word in mine], edges[1], LEAST_IOU))
+    return 2 * right / total if total else None
 
 
 def presence_figures(found: Found) -> dict[str, float | None]:

@@ -84,6 +84,14 @@ def summarise_db(values: np.ndarray, bootstrap: int, seed: int) -> dict | None:
     }
 
 
+def beside(baseline: dict | None, ours: dict | None) -> dict | None:
+    """A baseline's summary with `beaten`: whether our mean's 95 % interval lies above its; null without intervals."""
+    if baseline is None or ours is None:
+        return baseline
+    intervals = baseline["mean_ci95"], ours["mean_ci95"]
+    return {**baseline, "beaten": None if None in intervals else bool(intervals[1][0] > intervals[0][1])}
+
+
 def bootstrap_interval(values: np.ndarray, rounds: int, seed: int) -> list[float] | None:
     """95 % percentile interval of the mean over `rounds` resamplings; None for no rounds."""
     if rounds < 1:

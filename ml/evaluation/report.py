@@ -58,9 +58,9 @@ def evaluate(
     predictor = predictors[chosen]
     pictured = recognition.answer_images(predictor, images, "test")
     scenes = settings.evaluation.scenes.of(settings.training.budget)
-    with tqdm(total=6 * scenes, desc="evaluation, scenes", unit="", disable=None if progress else True) as bar:
+    with tqdm(total=7 * scenes, desc="evaluation, scenes", unit="", disable=None if progress else True) as bar:
         bench = benchmark.bench_of(predictor, images, speech, "test", settings)
-        extraction, gains_db = _extraction(bench, scenes, settings, _speakers(speech), bar.update)
+        extraction, gains_db = measure_extraction(bench, scenes, settings, _speakers(speech), bar.update)
         gate = gate_figures(predictor, images, speech, settings, bar.update)
     report = {
         **_provenance(settings, predictor, cards, context),
@@ -180,40 +180,45 @@ def _with_left_out(section: dict, candidates: Path, speech: SpeechSet, leave_out
     return {**section, "left_out": found or None}
 
 
-def _extraction(
+def measure_extraction(
     bench: Bench, scenes: int, settings: Settings, trained_on: set[str], advance: Advance
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The section `extraction`, and the gains of every scene by bucket."""
     card = bench.predictor.cards["speech_extractor"]
     if len(bench.labels) < 2:
         nothing = dict.fromkeys(BUCKETS, np.zeros(0))
-        return _extraction_section(None, None, nothing, None, card, settings), {}
+        return _extraction_section(None, None, nothing, {}, card, settings), {}
     heads = benchmark.headline(bench, scenes, trained_on, advance)
     gains_db = {"full_overlap": heads.gains_db}
     for bucket in ("partial_overlap", "no_overlap"):
         gains_db[bucket] = benchmark.separation_gains(bench, BUCKETS[bucket], scenes, advance)
     found = benchmark.detections(bench, scenes, advance)
-    speed = benchmark.real_time_factor(bench)
-    return _extraction_section(heads, found, gains_db, speed, card, settings), gains_db
+    apart = {
+        "words_f1": benchmark.words_f1(*benchmark.all_words(bench, scenes, advance)),
+        "real_time_factor": benchmark.real_time_factor(bench),
+    }
+    return _extraction_section(heads, found, gains_db, apart, card, settings), gains_db
 
 
 def _extraction_section(
     heads: benchmark.Headline | None,
     found: benchmark.Found | None,
     gains_db: Mapping[str, np.ndarray],
-    real_time_factor: float | None,
+    apart: Mapping[str, float | None],
     card: dict,
     settings: Settings,
 ) -> dict:
     def summary(values: np.ndarray) -> dict | None:
         return metrics.summarise_db(values, settings.evaluation.bootstrap, settings.evaluation.seed)
 
-    others = heads.others_db if heads else {}
+    others, ours = heads.others_db if heads else {}, summary(gains_db["full_overlap"])
     return {
         "si_sdr_improvement_db": {bucket: summary(values) for bucket, values in gains_db.items()},
         "unseen_speaker": {"full_overlap": summary(heads.gains_db[heads.unseen]) if heads else None},
         "oracle_db": {name: float(others[name].mean()) if heads else None for name in ORACLES},
-        "baselines": {name: summary(values) for name, values in others.items() if name not in ORACLES},
+        "baselines": {
+            name: metrics.beside(summary(values), ours) for name, values in others.items() if name not in ORACLES
+        },
         "word_accuracy": float(heads.extracted_right.mean()) if heads else None,
         "word_accuracy_unprocessed": float(heads.unprocessed_right.mean()) if heads else None,
         "word_accuracy_clean": float(heads.clean_right.mean()) if heads else None,
@@ -221,10 +226,11 @@ def _extraction_section(
         "miss_at_1pct_false_alarm": None,
         "boundary_error_ms_median": None,
         "localisation_map": None,
+        "words_f1": apart.get("words_f1"),
         **(benchmark.presence_figures(found) | benchmark.place_figures(found) if found else {}),
         "image_swap_success": float(heads.swapped.mean()) if heads and len(heads.swapped) else None,
         "parameters": card["parameters"],
-        "real_time_factor": real_time_factor,
+        "real_time_factor": apart.get("real_time_factor"),
         "train_s": card["train_s"],
     }
 

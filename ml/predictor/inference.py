@@ -185,6 +185,10 @@ class Predictor:
         parts = list(self._listened(self._sound([sound], self.sample_rate_hz)))
         return parts[-1].word_presence, np.concatenate([part.word_activity for part in parts], axis=1)
 
+    def words(self, sound: np.ndarray) -> list[Word]:
+        """Every word that is found in a sound (samples,) at the model's rate, as `recognize_speech` gives them."""
+        return self._words(self._sound([sound], self.sample_rate_hz))
+
     def intervals(self, activity: np.ndarray, duration_s: float) -> list[Interval]:
         """Intervals of the activity (frames,) of a recording of that length."""
         return active_intervals(activity, self.hop_s, duration_s, self._rule)

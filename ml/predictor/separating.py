@@ -21,13 +21,14 @@ PIECE_FRAMES = 2048  # 33 s; the context that is gone through twice then adds 3 
 class Separated:
     """What the extractor finds before any word is judged present or absent.
 
-    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and activity (n, frames)
-    probabilities.
+    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and activity (n, frames) of what
+    was asked for and word_presence (n, labels), which are probabilities.
     """
 
     estimates: np.ndarray
     presence: np.ndarray
     activity: np.ndarray
+    word_presence: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Separator:
         for start in range(0, len(mixtures), per_pass):
             mixture = self._tensor(mixtures[start : start + per_pass])
             output = self._extractor(mixture, self._tensor(queries[start : start + per_pass]))
-            presence, activity = output.presence_logits.sigmoid(), output.activity_logits.sigmoid()
-            parts.append((output.estimate.cpu(), presence.cpu(), activity.cpu()))
+            logits = output.presence_logits, output.activity_logits, output.word_presence
+            parts.append((output.estimate.cpu(), *(one.sigmoid().cpu() for one in logits)))
         return Separated(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
     def stream(self, sound: Sound, query: np.ndarray) -> Iterator[Part]:

@@ -18,9 +18,19 @@ from ml.scenes.mixing import (
     noise_bank,
     noise_of,
 )
-from ml.scenes.planned import OVERLAPS, ScenePlan, Scenes, draw_scenes, headline_scenes, render
+from ml.scenes.planned import (
+    CONFUSABLE,
+    OVERLAPS,
+    ScenePlan,
+    Scenes,
+    draw_scenes,
+    headline_scenes,
+    render,
+    scenes_digest,
+)
 
 __all__ = [
+    "CONFUSABLE",
     "OVERLAPS",
     "ClipBank",
     "SceneBatch",
@@ -39,4 +49,5 @@ __all__ = [
     "noise_of",
     "render",
     "scene_samples",
+    "scenes_digest",
 ]

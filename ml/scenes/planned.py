@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ml.datasets import SpeechSet
 
 OVERLAPS = ("full", "partial", "none", "any")
+# The spoken digit that is most easily taken for each: zero/four, one/nine and five/nine, completed by ear.
+CONFUSABLE = {"0": "4", "1": "9", "2": "3", "3": "2", "4": "0", "5": "9", "6": "7", "7": "6", "8": "3", "9": "5"}
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,18 @@ def draw_scenes(
     absent_share: float = 0.3,
     distinct: bool = False,
     scene_s: float = 2.0,
+    confusable_share: float = 0.5,
 ) -> ScenePlan:
     """Plans n evaluation scenes ("FSDD-Scenes"), the same for the same clips and arguments on every machine.
 
     Scene i uses only `numpy.random.default_rng((seed, i))` and draws in this order: query (uniform over `labels`),
-    absence (share `absent_share`), number of words (uniform in `words`), every word's clip (uniform over the clips
-    allowed: the first has the query's label unless absent; none has it if absent; the others do not have it if
-    `distinct`), the places of all, the first word's level (uniform in -32..-22 dB), its ratio to every other word
-    (uniform in `sir_db`), its ratio to the noise (uniform in `noise_db`), and the noise's seed. The first word is
-    placed anywhere in the scene; every other one relative to its active samples:
+    absence (share `absent_share`), if absent whether a confusable word is said (share `confusable_share`), number of
+    words (uniform in `words`), every word's clip (uniform over the clips allowed: the first has the query's label
+    unless absent, or that of CONFUSABLE, where this split says it; none has the query's if absent; the others do not
+    have it if `distinct`, and may repeat it otherwise), the places of all, the first word's level (uniform in
+    -32..-22 dB), its ratio to every other word (uniform in `sir_db`), its ratio to the noise (uniform in `noise_db`),
+    and the noise's seed. The first word is placed anywhere in the scene; every other one relative to its active
+    samples:
 
     full: the shorter word's active samples lie inside the longer's; partial: 10-90 % of the shorter's overlap;
     none: all words are disjoint; any: one of these three for every word, drawn.
@@ -90,8 +96,9 @@ def draw_scenes(
     for i in range(n):
         rng = np.random.default_rng((seed, i))
         query, absent = int(rng.choice(queries)), bool(rng.random() < absent_share)
+        first = query if not absent else clips.confusable(query) if rng.random() < confusable_share else None
         count = int(rng.integers(words[0], words[1] + 1))
-        rows, starts = _fit(clips, rng, query, absent, count, overlap, distinct, samples)
+        rows, starts = _fit(clips, rng, (query, first), distinct, count, overlap, samples)
         gains, noise, noise_seed = _levels(clips, rng, rows, sir_db, noise_db)
         drawn.append(
             (_pad(rows, words[1], -1), _pad(starts, words[1], 0), _pad(gains, words[1], 0.0), noise, noise_seed)
@@ -133,10 +140,17 @@ class _Clips:
             self._measured[row] = (*active_range(waveform), active_level(waveform))
         return self._measured[row]
 
-    def allowed(self, query: int, absent: bool, first: bool, distinct: bool) -> np.ndarray:
-        if first and not absent:
-            rows = np.flatnonzero(self.labels == query)
-        elif absent or distinct:
+    def confusable(self, query: int) -> int | None:
+        """The label that is easily taken for the query's, if there is one and it is said here."""
+        name, classes = CONFUSABLE.get(self.speech.classes[query]), self.speech.classes
+        number = classes.index(name) if name in classes else None
+        return number if number in self.labels else None
+
+    def allowed(self, query: int, label: int | None, distinct: bool) -> np.ndarray:
+        """Rows of a word that is to have `label`, or else any but the query's if `distinct`."""
+        if label is not None:
+            rows = np.flatnonzero(self.labels == label)
+        elif distinct:
             rows = np.flatnonzero(self.labels != query)
         else:
             rows = np.arange(len(self.labels))
@@ -145,9 +159,12 @@ class _Clips:
         return rows
 
 
-def _fit(clips: _Clips, rng, query: int, absent: bool, count: int, overlap: str, distinct: bool, samples: int):
+def _fit(clips: _Clips, rng, asked: tuple[int, int | None], distinct: bool, count: int, overlap: str, samples: int):
+    """Clips and their starts; asked: the query and the first word's label, None where it is any but the query's."""
+    query, first = asked
+    distinct = distinct or first != query
     for _ in range(1000):
-        rows = [int(rng.choice(clips.allowed(query, absent, k == 0, distinct))) for k in range(count)]
+        rows = [int(rng.choice(clips.allowed(query, None if k else first, distinct))) for k in range(count)]
         if (starts := _place(clips, rng, rows, overlap, samples)) is not None:
             return rows, starts
     raise UserError(f"scenes of {samples} samples: the words are too long or too silent for overlap {overlap!r}")
@@ -228,6 +245,19 @@ def render(plan: ScenePlan, speech: SpeechSet, start: int = 0, stop: int | None 
         queries=plan.queries[rows],
         present=plan.present[rows],
     )
+
+
+def scenes_digest(plan: ScenePlan, speech: SpeechSet) -> str:
+    """SHA-256 of the planned scenes: mixture and target of each in turn, as 16-bit integers, little-endian.
+
+    So rounded, they do not depend on the last bit of a machine's powers of ten.
+    """
+    digest = hashlib.sha256()
+    for row in range(len(plan)):
+        scene = render(plan, speech, row, row + 1)
+        for waveform in (scene.mixture[0], scene.target[0]):
+            digest.update(np.round(np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    return digest.hexdigest()
 
 
 def _add(scene: np.ndarray, waveform: np.ndarray, start: int) -> None:
