@@ -16,6 +16,7 @@ from ml.datasets import ImageSet, SpeechSet
 from ml.evaluation import benchmark, metrics, plots, recognition
 from ml.evaluation.benchmark import Advance, Bench
 from ml.evaluation.examples import write_examples
+from ml.evaluation.objects import object_figures
 from ml.evaluation.recognition import Answers
 from ml.evaluation.reference import write_predictions, write_reference
 from ml.files import write_json
@@ -58,7 +59,8 @@ def evaluate(
         gate = gate_figures(predictor, images, speech, settings, bar.update)
     report = {
         **_provenance(settings, predictor, cards, context),
-        "image": recognition.figures(pictured, predictor.cards["image_classifier"]),
+        "image": recognition.figures(pictured, predictor.cards["image_classifier"])
+        | {"objects": object_figures(predictor, images, "test", scenes, settings.evaluation.seed)},
         "speech": _speech(predictors, test, speech, chosen),
         "extraction": extraction,
         "gate": gate,
