@@ -43,7 +43,7 @@ def measured(*parts: str) -> dict[str, dict]:
     results: dict[str, dict] = {}
     while missing := [p for p in plan.pieces(QUICK, results) if p.part in parts and p.key(QUICK) not in results]:
         for piece in missing:
-            results[piece.key(QUICK)] = a_result(piece, min(1.0, 0.9 + 0.003 * len(results)))
+            results[piece.key(QUICK)] = a_result(piece, min(1.0, 0.97 + 0.003 * len(results)))
     return results
 
 
