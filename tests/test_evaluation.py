@@ -113,6 +113,17 @@ def test_mcnemar_sees_no_difference_in_equal_errors_and_a_clear_one_otherwise():
     assert metrics.mcnemar_p(right, wrong) == pytest.approx(2 * 0.5**40)
 
 
+def test_holm_raises_p_values_and_keeps_their_order():
+    given = {"b": 0.03, "a": 0.01, "c": 0.02}
+    assert metrics.holm_adjusted(given) == {
+        "b": pytest.approx(0.04),
+        "a": pytest.approx(0.03),
+        "c": pytest.approx(0.04),
+    }
+    assert list(metrics.holm_adjusted(given)) == list(given)
+    assert metrics.holm_adjusted({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
 def direct_si_sdr_db(estimate: np.ndarray, target: np.ndarray) -> float:
     """Through the angle between the two: 20 log10 |cot|, another form of the same definition."""
     cosine = estimate @ target / np.linalg.norm(estimate) / np.linalg.norm(target)

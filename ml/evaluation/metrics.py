@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -45,6 +45,15 @@ def mcnemar_p(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
     only_a = int(np.sum(correct_a & ~correct_b))
     only_b = int(np.sum(~correct_a & correct_b))
     return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def holm_adjusted(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values of several tests made at once, so that the chance of any false alarm stays as said (Holm 1979)."""
+    adjusted, largest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
 
 
 def si_sdr_db(estimate: np.ndarray, target: np.ndarray) -> np.ndarray:

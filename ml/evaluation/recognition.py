@@ -113,7 +113,7 @@ def choose(validation: dict[str, Answers], cards: dict[str, dict]) -> str:
     return min(validation, key=lambda k: (-(validation[k].accuracy or 0.0), validation[k].loss, cards[k]["parameters"]))
 
 
-def compare(test: dict[str, Answers]) -> dict[str, float | None]:
+def compare(test: dict[str, Answers]) -> dict[str, float]:
     """McNemar's p-value of every pair of speech classifiers on the same clips, as "cnn_rnn"."""
     kinds = sorted(test)
     pairs = [(first, second) for i, first in enumerate(kinds) for second in kinds[i + 1 :]]

@@ -166,7 +166,9 @@ def _speech(predictors: Predictors, test: Mapping[str, Answers], speech: SpeechS
         }
         for kind, one in predictors.items()
     }
-    return {**section, "chosen": chosen, "mcnemar_p": recognition.compare(dict(test))}
+    compared = recognition.compare(dict(test))
+    holm = metrics.holm_adjusted(compared)
+    return {**section, "chosen": chosen, "mcnemar_p": compared, "mcnemar_p_holm": holm}
 
 
 def _with_left_out(section: dict, candidates: Path, speech: SpeechSet, leave_out: LeaveOut | None) -> dict:

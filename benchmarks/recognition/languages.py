@@ -1,0 +1,136 @@
+"""What the two pages say outside of their templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Language:
+    """What a page says outside of its template."""
+
+    template: str
+    file: str
+    missing: str
+    headers: Mapping[str, tuple[str, ...]]
+    tried: Mapping[str, str]
+    layers: Mapping[str, str]
+    goals: tuple[str, ...]
+    met: tuple[str, str]
+    advice: tuple[str, str, str, str]
+    clips: str
+
+
+ENGLISH = Language(
+    template="page.en.md",
+    file="recognition.md",
+    missing="not measured",
+    headers={
+        "overview": (
+            "",
+            "parameters",
+            "chosen",
+            "official 300",
+            "0 dB",
+            "never heard",
+            "calibration",
+            "latency",
+            "size",
+            "training",
+        ),
+        "compared": ("", "only the one right : only the other", "p", "p, Holm"),
+        "goals": ("goal", "measured", ""),
+        "layers": ("the CNN", "parameters", "validation", "validation at 0 dB"),
+        "noise": ("", "-5 dB", "0 dB", "5 dB", "10 dB", "15 dB", "20 dB"),
+        "unseen": ("", "left out", "without other voices", "with other voices"),
+        "tried": ("augmentation", "left out", "words recognised [95 %]", "steps"),
+        "grid": ("optimiser", "learning rate", "CNN", "RNN", "LSTM"),
+        "data": ("", "validation at 0 dB, by training clips"),
+    },
+    tried={
+        "all": "all of it",
+        "none": "only speeds and pauses",
+        "no warp": "without warped formants",
+        "no stretch": "without stretched time",
+        "no equaliser": "without the equaliser",
+        "no noise": "without noise",
+        "no rooms": "without rooms",
+        "voices": "all of it, and synthetic voices",
+    },
+    layers={
+        "cnn": "as it is",
+        "cnn_shallow": "without the last convolution",
+        "cnn_strided": "every second place instead of pooling",
+        "cnn_mean": "only the mean over time",
+        "cnn_max": "only the maximum over time",
+        "cnn_dense": "a hidden dense layer more",
+    },
+    goals=(
+        "official 300, the best of the three: 99.8 %",
+        "official 300, RNN: 98.5 %",
+        "official 300, LSTM: 98.5 %",
+        "white noise at 0 dB, the best: 95 %",
+        "speaker never heard, each: 95 %",
+        "the same with synthetic voices: 95 %",
+    ),
+    met=("reached", "missed"),
+    advice=(
+        "- **Most accurate on the official test:** $value.",
+        "- **Fastest to answer on one thread:** $value.",
+        "- **Steadiest in strong noise (0 dB):** $value.",
+        "- **Cheapest to train at this budget:** $value.",
+    ),
+    clips="clips",
+)
+
+CHINESE = Language(
+    template="page.zh.md",
+    file="recognition.zh-CN.md",
+    missing="未测",
+    headers={
+        "overview": ("", "参数量", "选定设置", "官方 300 条", "0 dB", "陌生说话人", "校准误差", "延迟", "大小", "训练"),
+        "compared": ("", "只有前者对 : 只有后者对", "p", "Holm 校正后的 p"),
+        "goals": ("目标", "实测", ""),
+        "layers": ("CNN 的结构", "参数量", "验证集", "验证集，0 dB"),
+        "noise": ("", "-5 dB", "0 dB", "5 dB", "10 dB", "15 dB", "20 dB"),
+        "unseen": ("", "去掉的说话人", "不加其他声音", "加入其他声音"),
+        "tried": ("数据增强", "去掉的说话人", "识别正确率 [95 %]", "步数"),
+        "grid": ("优化器", "学习率", "CNN", "RNN", "LSTM"),
+        "data": ("", "不同训练条数下的验证集准确率（0 dB）"),
+    },
+    tried={
+        "all": "全部使用",
+        "none": "只变速和加停顿",
+        "no warp": "不移动共振峰",
+        "no stretch": "不拉伸时间",
+        "no equaliser": "不用随机均衡",
+        "no noise": "不加噪声",
+        "no rooms": "不加混响",
+        "voices": "全部使用，再加合成声音",
+    },
+    layers={
+        "cnn": "原样",
+        "cnn_shallow": "去掉最后一层卷积",
+        "cnn_strided": "不用池化，隔一个取一个",
+        "cnn_mean": "时间上只取平均值",
+        "cnn_max": "时间上只取最大值",
+        "cnn_dense": "多一个全连接隐藏层",
+    },
+    goals=(
+        "官方 300 条，三者中最好的：99.8 %",
+        "官方 300 条，RNN：98.5 %",
+        "官方 300 条，LSTM：98.5 %",
+        "0 dB 白噪声，最好的：95 %",
+        "陌生说话人，每一位：95 %",
+        "同上，加入合成声音：95 %",
+    ),
+    met=("达到", "未达到"),
+    advice=(
+        "- **官方测试上最准：** $value。",
+        "- **单线程回答最快：** $value。",
+        "- **强噪声（0 dB）下最稳：** $value。",
+        "- **在该预算下训练最省：** $value。",
+    ),
+    clips="条",
+)

@@ -1,0 +1,180 @@
+"""The measured pieces as rows of tables and as figures in a sentence; what is missing stays None."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ml.config import SPEECH_KINDS
+from ml.evaluation import metrics
+
+Table = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What docs/recognition.json holds."""
+
+    budget: str
+    chosen: Mapping[str, Sequence | None]
+    pieces: Sequence[Mapping]
+
+    def of(self, part: str, **fields) -> list[Mapping]:
+        """The pieces of one part that have these fields."""
+        found = (piece for piece in self.pieces if piece["part"] == part)
+        return [piece for piece in found if all(piece[key] == value for key, value in fields.items())]
+
+    def one(self, part: str, **fields) -> Mapping | None:
+        return next(iter(self.of(part, **fields)), None)
+
+
+def percent(value: float | None, missing: str, places: int = 1) -> str:
+    return missing if value is None else f"{100 * value:.{places}f} %"
+
+
+def share(found: Mapping | None, missing: str) -> str:
+    """Accuracy with its Wilson interval."""
+    if not found:
+        return missing
+    low, high = metrics.wilson_interval(round(found["accuracy"] * found["n"]), found["n"])
+    return f"{100 * found['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def overview(results: Results, missing: str) -> Table:
+    """A row for every kind: accuracy over seeds, calibration, noise, unseen speakers, cost."""
+    rows = []
+    for kind in SPEECH_KINDS:
+        finals = results.of("final", kind=kind)
+        if not finals:
+            rows.append((kind.upper(), *[missing] * 9))
+            continue
+        first = finals[0]
+        optimizer, rate = first["optimizer"], first["learning_rate"]
+        rows.append(
+            (
+                kind.upper(),
+                f"{first['parameters']:,}",
+                f"{optimizer} {rate:g}",
+                over_seeds(finals),
+                percent(statistics.mean(one["noise"]["0"] for one in finals), missing),
+                unseen(results, kind, missing),
+                f"{first['test']['ece_before']:.3f} → {first['test']['ece']:.3f}",
+                f"{first['latency_ms']:.2f} ms",
+                f"{first['bytes'] / 1000:.0f} kB",
+                f"{statistics.mean(one['cpu_s'] for one in finals):.0f} s",
+            )
+        )
+    return rows
+
+
+def over_seeds(finals: Sequence[Mapping]) -> str:
+    """Mean of the seeds with their range, and the interval of the first one."""
+    found = [one["test"]["accuracy"] for one in finals]
+    low, high = metrics.wilson_interval(round(found[0] * finals[0]["test"]["n"]), finals[0]["test"]["n"])
+    spread = f" ({100 * min(found):.1f} – {100 * max(found):.1f}, n = {len(found)})" if len(found) > 1 else " (n = 1)"
+    return f"{100 * statistics.mean(found):.2f} %{spread} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def unseen(results: Results, kind: str, missing: str, extra: float = 0.0) -> str:
+    found = results.of("unseen", kind=kind, extra_voices=extra)
+    return ", ".join(f"{one['left_out']} {100 * one['unseen']['accuracy']:.1f} %" for one in found) or missing
+
+
+def unseen_rows(results: Results, missing: str) -> Table:
+    rows = []
+    for kind in SPEECH_KINDS:
+        for speaker in sorted({one["left_out"] for one in results.of("unseen", kind=kind)}):
+            pair = [results.one("unseen", kind=kind, left_out=speaker, extra_voices=e) for e in (0.0, 0.33)]
+            rows.append((kind.upper(), speaker, *(share(one and one["unseen"], missing) for one in pair)))
+    return rows
+
+
+def compared(results: Results) -> Table:
+    """Exact McNemar of the first seed's models on the same 300 clips, and its value after Holm's correction."""
+    right = {}
+    for kind in SPEECH_KINDS:
+        if one := results.one("final", kind=kind, seed=0):
+            right[kind] = np.array([bit == "1" for bit in one["test"]["right"]])
+    pairs = {f"{a} – {b}": metrics.mcnemar_p(right[a], right[b]) for a, b in itertools.combinations(right, 2)}
+    adjusted = metrics.holm_adjusted(pairs)
+    only = {
+        f"{a} – {b}": (int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum()))
+        for a, b in itertools.combinations(right, 2)
+    }
+    return [
+        (name.upper(), f"{only[name][0]} : {only[name][1]}", f"{p:.3f}", f"{adjusted[name]:.3f}")
+        for name, p in pairs.items()
+    ]
+
+
+def grid_rows(results: Results, missing: str) -> Table:
+    """Validation loss (and accuracy) of the grid: a row for every optimiser and rate, a column for every kind."""
+    settings = sorted({(one["optimizer"], one["learning_rate"]) for one in results.of("grid")})
+    rows = []
+    for optimizer, rate in settings:
+        found = [results.one("grid", kind=k, optimizer=optimizer, learning_rate=rate) for k in SPEECH_KINDS]
+        cells = [f"{v['loss']:.3f} ({100 * v['accuracy']:.1f} %)" if v else missing for v in _validations(found)]
+        rows.append((optimizer, f"{rate:g}", *cells))
+    return rows
+
+
+def _validations(found: Iterable[Mapping | None]) -> list[Mapping | None]:
+    return [one and one["validation"] for one in found]
+
+
+def noise_rows(results: Results, missing: str) -> Table:
+    rows = []
+    for kind in SPEECH_KINDS:
+        finals = results.of("final", kind=kind)
+        levels = ("-5", "0", "5", "10", "15", "20")
+        cells = [
+            percent(statistics.mean(f["noise"][s] for f in finals), missing) if finals else missing for s in levels
+        ]
+        rows.append((kind.upper(), *cells))
+    return rows
+
+
+def tried_rows(results: Results, names: Mapping[str, str], missing: str) -> Table:
+    """Augmentation left out part by part: accuracy on a speaker who was left out of a short training."""
+    rows = []
+    for one in results.of("augmentation"):
+        name = "voices" if one["extra_voices"] else one["changed"]
+        rows.append((names[name], one["left_out"], share(one["unseen"], missing), str(one["steps"])))
+    return rows
+
+
+def layer_rows(results: Results, names: Mapping[str, str], missing: str) -> Table:
+    return [
+        (
+            names[kind],
+            f"{one['parameters']:,}" if one else missing,
+            percent(one and one["validation"]["accuracy"], missing),
+            percent(one and one["validation_0_db"]["accuracy"], missing),
+        )
+        for kind in names
+        for one in [results.one("layers", kind=kind)]
+    ]
+
+
+def data_points(results: Results) -> dict[str, list[tuple[int, float]]]:
+    """Accuracy on validation at 0 dB over the number of training clips."""
+    points = {kind: results.of("data", kind=kind) for kind in SPEECH_KINDS}
+    whole = results.one("layers", kind="cnn")
+    if whole:
+        points["cnn"] = [*points["cnn"], whole]
+    return {
+        kind: sorted((one["train_n"], one["validation_0_db"]["accuracy"]) for one in found)
+        for kind, found in points.items()
+        if found
+    }
+
+
+def markdown(header: Sequence[str], rows: Table, missing: str) -> str:
+    if not rows:
+        return f"*{missing}*"
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
