@@ -21,11 +21,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = _config(arguments)
         prepare_instance(project_root())
-        done = _run(config)
+        changed = report(run(config))
     except UserError as fault:
         for line in str(fault).splitlines():
             print(f"seehear: {line}", file=sys.stderr)
         return BAD_INPUT
+    return CHANGED if changed else NOTHING_CHANGED
+
+
+def report(done: dict[str, dict[str, Any]]) -> list[str]:
+    """Print what the job did and what is next; the modalities that changed."""
     changed = [modality for modality in MODALITIES if "file" in done[modality]]
     for modality in MODALITIES:
         print(*_told(modality, done[modality]), sep="\n", end="\n" if done[modality] else "")
@@ -33,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         print(*_next(changed, done), sep="\n")
     else:
         print("nothing new: no shard was written, every version is the same")
-    return CHANGED if changed else NOTHING_CHANGED
+    return changed
 
 
 def _config(arguments: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def _config(arguments: Sequence[str]) -> dict[str, Any]:
     raise UserError("expected add FOLDER, remove images|audio ID…, or relabel images|audio ID LABEL")
 
 
-def _run(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def run(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What the job recorded of each modality. Raises UserError with the reason where it failed."""
     from orchestration.definitions import defs
 

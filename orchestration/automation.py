@@ -24,7 +24,7 @@ lineage = dg.define_asset_job(
 )
 retraining = dg.define_asset_job(
     evidence.RETRAINING,
-    selection=dg.AssetSelection.all() - MONITORED - dg.AssetSelection.assets("prediction_log"),
+    selection=dg.AssetSelection.all() - MONITORED - dg.AssetSelection.assets("prediction_log", "feedback"),
     description="New data, new models, and a new champion if it passes the gate.",
 )
 rollback = dg.define_asset_job(
@@ -41,7 +41,7 @@ adding = dg.define_asset_job(
 )
 drift_monitoring = dg.define_asset_job(
     "drift_monitoring",
-    selection=dg.AssetSelection.assets("prediction_log", "drift_report"),
+    selection=dg.AssetSelection.assets("prediction_log", "feedback", "drift_report"),
     description="The drift report of one day, or of every day of a range as a backfill.",
 )
 

@@ -1,4 +1,4 @@
-"""`seehear add | remove | relabel`: change what is stored, by running the Dagster job that does it."""
+"""`seehear add | remove | relabel | review`: change what is stored, by running the Dagster job that does it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,26 @@ def relabel(modality: str, name: str, label: str) -> None:
     _run("relabel", modality, name, label)
 
 
-def _run(*words: str) -> None:
-    """Run the job `adding` in a process of its own, for the service and its commands know nothing of Dagster."""
+@click.command()
+@click.option("--accept", metavar="ID", multiple=True, help="Add what was sent under its corrected label; or `all`.")
+@click.option("--reject", metavar="ID", multiple=True, help="Never ask about this correction again; or `all`.")
+@click.option("--new-label", metavar="LABEL", multiple=True, help="A label that no data have yet, meant as it is.")
+def review(accept: tuple[str, ...], reject: tuple[str, ...], new_label: tuple[str, ...]) -> None:
+    """Show the corrections that wait, or turn them into data to train on.
+
+    Only what was corrected with consent and is still kept (serving.keep_media_days) can be accepted.
+    """
+    if accept and reject:
+        raise click.UsageError("--accept and --reject: one at a time")
+    verb = ["accept", *accept] if accept else ["reject", *reject] if reject else ["list"]
+    labels = [word for label in new_label for word in ("--new-label", label)]
+    _run(*verb, *labels, module="orchestration.reviewing")
+
+
+def _run(*words: str, module: str = "orchestration.adding") -> None:
+    """Run a job in a process of its own, for the service and its commands know nothing of Dagster."""
     environment = os.environ | {"SEEHEAR_ROOT": str(project_root())}
-    sys.exit(subprocess.call([sys.executable, "-m", "orchestration.adding", *words], env=environment))
+    sys.exit(subprocess.call([sys.executable, "-m", module, *words], env=environment))
 
 
-COMMANDS = (add, remove, relabel)
+COMMANDS = (add, remove, relabel, review)

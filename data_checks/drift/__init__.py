@@ -3,7 +3,7 @@
 from data_checks.drift.accuracy import Accuracy, measure_accuracy
 from data_checks.drift.alarm import with_alarm
 from data_checks.drift.daily import judge_day
-from data_checks.drift.log import LOG_SCHEMA, read_log, reference_from_evaluation
+from data_checks.drift.log import LOG_SCHEMA, read_corrections, read_log, reference_from_evaluation
 from data_checks.drift.report import in_words, read_drift_verdict, write_drift_report
 from data_checks.drift.verdict import DriftVerdict, Finding, measure_drift
 
@@ -16,6 +16,7 @@ __all__ = [
     "judge_day",
     "measure_accuracy",
     "measure_drift",
+    "read_corrections",
     "read_drift_verdict",
     "read_log",
     "reference_from_evaluation",

@@ -50,6 +50,7 @@ FEEDBACK_SCHEMA = pa.schema(
         "consent": pa.bool_(),
     }
 )
+ANSWERED = pa.schema([LOG_SCHEMA.field(name) for name in ("request_id", "time", "endpoint", "pictured", "heard")])
 # The reference is made of labelled data, so it knows what the answers should have been.
 REFERENCE_SCHEMA = pa.schema([*LOG_SCHEMA, ("corrected_pictured", pa.string()), ("corrected_heard", pa.string())])
 REQUIRED = ("request_id", "time")
@@ -75,6 +76,22 @@ def read_log(folder: Path, start: date | datetime, end: date | datetime) -> pd.D
     feedback = feedback.sort_values("time").drop_duplicates("request_id", keep="last").drop(columns="time")
     feedback = feedback.rename(columns={"pictured": "corrected_pictured", "heard": "corrected_heard"})
     joined = answers.merge(feedback, on="request_id", how="left").reset_index(drop=True)
+    joined.attrs["unreadable"] = unreadable + lost
+    return joined
+
+
+def read_corrections(folder: Path) -> pd.DataFrame:
+    """Every correction that ever came, the newest of each request, with the answer that it corrects; oldest first.
+
+    Columns are those of FEEDBACK_SCHEMA, then answered_at, endpoint, answered_pictured and answered_heard, which are
+    null where no answer of that id is in the log. Unreadable shards are named as by `read_log`.
+    """
+    answers, unreadable = _read_partitions(folder, ANSWERED, date.min, date.max)
+    feedback, lost = _read_partitions(folder.parent / "feedback", FEEDBACK_SCHEMA, date.min, date.max)
+    newest = feedback.sort_values("time").drop_duplicates("request_id", keep="last")
+    told = {"time": "answered_at", "pictured": "answered_pictured", "heard": "answered_heard"}
+    answers = answers.sort_values("time").drop_duplicates("request_id", keep="last").rename(columns=told)
+    joined = newest.merge(answers, on="request_id", how="left").reset_index(drop=True)
     joined.attrs["unreadable"] = unreadable + lost
     return joined
 
@@ -106,7 +123,8 @@ def _read_partitions(folder: Path, schema: pa.Schema, first: date, last: date) -
 
 def _read_shard(file: Path, schema: pa.Schema, required: tuple[str, ...]) -> pd.DataFrame:
     # Read as one file: read_table would take the folder's date=... for a column.
-    table = pq.ParquetFile(file).read()
+    shard = pq.ParquetFile(file)
+    table = shard.read([name for name in schema.names if name in shard.schema_arrow.names])
     if missing := [name for name in required if name not in table.column_names]:
         raise KeyError(f"column {missing[0]} is missing")
     columns = [

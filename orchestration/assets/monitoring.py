@@ -1,13 +1,17 @@
 """What came in and how it was answered: the prediction log, and one drift report a day."""
 
+from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from orchestration import previews
 from orchestration.assets.common import SETTINGS, plainly, provenance
+from orchestration.feedback import WAITING, corrections, kept_media, known_labels
 from orchestration.resources import Project, digest, source_digest
 
+TO_REVIEW = 50  # shown in the UI
 DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end_offset=1)
 
 
@@ -17,40 +21,78 @@ DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end
     kinds={"parquet"},
     owners=["team:operations"],
     description="Every answer of the service, as it logged them: when, by which model, what it saw and said.",
-    code_version=digest(source_digest("serving.capture")),
+    code_version=digest(source_digest("serving.capture", "serving.keeping")),
 )
 @plainly
 def prediction_log(project: Project) -> dg.MaterializeResult:
-    folder = project.paths.prediction_log
+    folder, days = project.paths.prediction_log, project.settings.serving.keep_media_days
     shards = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*.parquet"))}
+    by_day = _by_day(folder, shards)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest(shards)),
         metadata=provenance(project)
         | {
-            "dagster/row_count": _rows(folder, shards),
+            "dagster/row_count": sum(row["answers"] for row in by_day),
             "shards": len(shards),
+            "unreadable_shards": sum(row["unreadable"] for row in by_day),
+            "answers_from_the_future": sum(row["answers"] for row in by_day if row["day"] > tomorrow()),
+            "days_of_media_deleted": kept_media(project.paths, days).sweep(),
             "folder": dg.MetadataValue.path(str(folder)),
-            "by_day": previews.table(_by_day(folder, shards)),
+            "by_day": previews.table(by_day),
         },
     )
 
 
-def _rows(folder, shards: dict[str, int]) -> int:
-    return sum(row["answers"] for row in _by_day(folder, shards))
+def tomorrow() -> str:
+    """The last day, in UTC, that an answer may be dated without its clock being wrong."""
+    return (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
 
 
 def _by_day(folder, shards: dict[str, int]) -> list[dict]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from data_checks.drift import LOG_SCHEMA
+
     days: dict[str, dict] = {}
     for shard in shards:
-        day = days.setdefault(shard.split("/")[0].removeprefix("date="), {"answers": 0, "unreadable": 0})
+        counts = {"answers": 0, "unreadable": 0, "of an older schema": 0}
+        day = days.setdefault(shard.split("/")[0].removeprefix("date="), counts)
         try:
-            day["answers"] += pq.read_metadata(folder / shard).num_rows
+            written = pq.read_metadata(folder / shard)
+            day["answers"] += written.num_rows
+            day["of an older schema"] += not set(LOG_SCHEMA.names) <= set(written.schema.to_arrow_schema().names)
         except (OSError, pa.ArrowException):
             day["unreadable"] += 1
     return [{"day": day} | counts for day, counts in sorted(days.items())]
+
+
+@dg.asset(
+    deps=["prediction_log"],
+    group_name="monitoring",
+    kinds={"parquet"},
+    owners=["team:operations"],
+    description="What users corrected, and what became of it: `seehear review` turns it into data to train on.",
+    code_version=digest(source_digest("orchestration.feedback", "serving.keeping", "data_checks.drift.log")),
+)
+@plainly
+def feedback(project: Project) -> dg.MaterializeResult:
+    paths = project.paths
+    media = kept_media(paths, project.settings.serving.keep_media_days)
+    found = corrections(paths, media, known_labels(paths))
+    waiting = [asdict(one) for one in found if one.state == WAITING]
+    states = Counter(one.state for one in found)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest([asdict(one) for one in found])),
+        metadata=provenance(project)
+        | {
+            "dagster/row_count": len(found),
+            "waiting": len(waiting),
+            "states": previews.table([{"state": state, "corrections": n} for state, n in states.most_common()]),
+            "to_review": previews.table(waiting[:TO_REVIEW]),
+            "how": dg.MetadataValue.md("`seehear review`, then `seehear review --accept ID` or `--accept all`"),
+        },
+    )
 
 
 @dg.asset(
@@ -120,4 +162,4 @@ def _accuracy_metadata(verdict) -> dict:
     return shown
 
 
-ASSETS = [prediction_log, drift_report]
+ASSETS = [prediction_log, feedback, drift_report]

@@ -1,0 +1,127 @@
+"""Corrections on their way to the stored data: which may become items, who decides, and where they go.
+
+Users correct answers; a person reviews the corrections (`seehear review`); what is accepted is added as labelled raw
+items, as `seehear add` adds a folder. Only what was sent with consent and is still kept can become one.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_checks import drift
+from ml.config import MODALITIES, Paths, UserError
+from ml.files import whole_file
+from ml.sources.folder import spelled
+from orchestration.resources import now
+from serving.keeping import MEDIA, KeptMedia
+
+SIDES = {"images": "pictured", "audio": "heard"}
+KINDS = {"images": "image", "audio": "audio"}  # of kept media
+WAITING, ACCEPTED, REJECTED = "waiting", "accepted", "rejected"
+ONE_WORD = "recognize_speech"  # what comes to the other endpoints may hold any words
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What one side of an answer should have said. state: WAITING, ACCEPTED, REJECTED, or why it cannot be accepted."""
+
+    request_id: str
+    modality: str
+    answered: str | None
+    label: str
+    when: str
+    state: str
+
+
+def kept_media(paths: Paths, days: int) -> KeptMedia:
+    return KeptMedia(paths.prediction_log.parent / MEDIA, days)
+
+
+def corrections(paths: Paths, media: KeptMedia, labels: Mapping[str, Sequence[str]]) -> list[Correction]:
+    """Every correction with its state, oldest first. labels: those that are known, by modality."""
+    decided = {(row["request_id"], row["modality"]): row["decision"] for row in _decisions(paths)}
+    found = []
+    for row in drift.read_corrections(paths.prediction_log).to_dict("records"):
+        for modality, side in SIDES.items():
+            if isinstance(row[side], str):
+                state = decided.get((row["request_id"], modality)) or _state(row, modality, media, labels[modality])
+                answered = row[f"answered_{side}"]
+                answered = answered if isinstance(answered, str) else None
+                when = row["time"].isoformat(timespec="seconds")
+                found.append(Correction(row["request_id"], modality, answered, row[side], when, state))
+    return found
+
+
+def _state(row: Mapping, modality: str, media: KeptMedia, labels: Sequence[str]) -> str:
+    if not isinstance(row["endpoint"], str):
+        return "no such answer in the log"
+    if row["consent"] is not True:
+        return "no consent"
+    if modality == "audio" and row["endpoint"] != ONE_WORD:
+        return f"not one word: the recording came to /{row['endpoint']}"
+    if row[SIDES[modality]] not in labels:
+        return "unknown label"
+    if KINDS[modality] not in media.find(row["request_id"]):
+        return "what was sent is not kept"
+    return WAITING
+
+
+@contextmanager
+def as_folder(paths: Paths, media: KeptMedia, accepted: Sequence[Correction]) -> Iterator[Path]:
+    """A folder laid out as `seehear add` takes it, with what was sent under its corrected label; gone afterwards.
+
+    Raises UserError where something is no longer kept or a label cannot name a folder.
+    """
+    paths.var.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".review-", dir=paths.var))
+    try:
+        for one in accepted:
+            content = media.find(one.request_id).get(KINDS[one.modality])
+            if content is None:
+                raise UserError(f"{one.request_id}: what was sent is no longer kept")
+            if one.label != spelled(one.label) or "/" in one.label or one.label.startswith("."):
+                raise UserError(f"{one.request_id}: {one.label!r} cannot be a label; expected a plain word")
+            place = folder / one.modality / one.label
+            place.mkdir(parents=True, exist_ok=True)
+            (place / one.request_id).write_bytes(content)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def decide(paths: Paths, decision: str, chosen: Sequence[Correction]) -> None:
+    """Remember "accepted" or "rejected" in data/feedback/decisions.jsonl; the newest decision of a request counts."""
+    told = {"decision": decision, "when": now()}
+    about = [{"request_id": one.request_id, "modality": one.modality, "label": one.label, **told} for one in chosen]
+    file = _file(paths)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as draft:
+        draft.write_text("".join(json.dumps(row) + "\n" for row in [*_decisions(paths), *about]))
+
+
+def _file(paths: Paths) -> Path:
+    return paths.root / "data" / "feedback" / "decisions.jsonl"
+
+
+def _decisions(paths: Paths) -> list[dict]:
+    file = _file(paths)
+    if not file.exists():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    except ValueError as fault:
+        raise UserError(f"{file}: expected a JSON object in every line: {fault}") from None
+
+
+def known_labels(paths: Paths, new: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """The labels of the prepared data, by modality, and those that are new on purpose."""
+    known = {}
+    for modality in MODALITIES:
+        meta = paths.prepared(modality) / "meta.json"
+        classes = json.loads(meta.read_text())["classes"] if meta.is_file() else []
+        known[modality] = (*classes, *new)
+    return known
