@@ -1,4 +1,4 @@
-# make run | test | ui | serve | reports | bench | lint; words such as SOURCE=mnist-fsdd pass on as environment.
+# make run | test | ui | serve | reports | bench | demo-drift | lint; words such as SOURCE=mnist-fsdd pass on as environment.
 PYTHON ?= python3
 ifdef SOURCE
 export SEEHEAR_SOURCE := $(SOURCE)
@@ -30,13 +30,14 @@ export GX_ANALYTICS_ENABLED := false
 export DAGSTER_DISABLE_TELEMETRY := yes
 BIN := .venv/bin
 
-.PHONY: run test ui serve reports bench lint lock setup
+.PHONY: run test ui serve reports bench demo-drift lint lock setup
 run: setup ; @$(BIN)/python -m orchestration.launch
 test: setup ; @$(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadfile)
 ui: setup ; @$(BIN)/dagster dev --host 127.0.0.1 --port $(or $(PORT),3000)
 serve: setup ; @$(BIN)/python -m serving.client --port $(or $(PORT),3001)
 reports: setup ; @$(BIN)/evidently ui --workspace reports/evidently --host 127.0.0.1 --port $(or $(PORT),8000)
 bench: setup ; @$(BIN)/python -m benchmarks $(ONLY)
+demo-drift: setup ; @$(BIN)/python -m orchestration.demo
 lint: setup ; @$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
 
 setup: # into .venv, and again only when the lock or the packaging changed

@@ -1,0 +1,139 @@
+"""Who asks the service: at first people like those of the test split, then a new speaker on a noisy line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import requests
+
+from ml import datasets, media
+from ml.config import Paths, UserError
+from ml.sources import espeak, starter
+
+NEW_SPEAKER = "en-us+whisper"  # who is none of the starter's
+RATES_WPM, PITCHES = range(110, 230, 10), (20, 35, 50, 65, 80)
+LINE_SNR_DB = (6.0, 12.0)
+PICTURES = 60  # a day
+
+
+@dataclass(frozen=True)
+class Recording:
+    wav: bytes
+    word: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request and what came back."""
+
+    recording: Recording
+    request_id: str
+    said: str | None
+    model: str
+
+    @property
+    def right(self) -> bool:
+        return self.said == self.recording.word
+
+
+def usual(paths: Paths, n: int, seed: int) -> list[Recording]:
+    """Recordings of the test split: speakers that no training heard, on a clean line."""
+    test, rng = datasets.load_speech(paths).where("test"), np.random.default_rng(seed)
+    rows = rng.permutation(len(test))[:n]
+    return [
+        Recording(media.encode_wav(test.clip(int(row)), test.sample_rate_hz), test.classes[test.labels[row]])
+        for row in rows
+    ]
+
+
+class NewSpeaker:
+    """One voice in sixty manners on a noisy line; no recording is handed out twice."""
+
+    def __init__(self, seed: int):
+        self._rng = np.random.default_rng(seed)
+        manners = [(rate, pitch, word) for rate in RATES_WPM for pitch in PITCHES for word in starter.WORDS]
+        spoken = _spoken(manners)
+        self._left = [(spoken[number], manners[number][2]) for number in self._rng.permutation(len(manners))]
+
+    def recordings(self, n: int) -> list[Recording]:
+        taken, self._left = self._left[:n], self._left[n:]
+        return [Recording(self._on_the_line(clip), str(starter.WORDS.index(word))) for clip, word in taken]
+
+    def _on_the_line(self, clip: np.ndarray) -> bytes:
+        """The telephone's band, and noise at 6 to 12 dB."""
+        from scipy import signal
+
+        band = signal.butter(4, (300, 3400), "bandpass", fs=starter.RATE_HZ, output="sos")
+        sound = signal.sosfilt(band, clip)
+        level = np.sqrt(np.mean(np.square(sound))) * 10 ** (-self._rng.uniform(*LINE_SNR_DB) / 20)
+        noisy = np.asarray(sound) + level * self._rng.standard_normal(len(clip))
+        return media.encode_wav((noisy / max(1.0, 1.01 * np.abs(noisy).max())).astype(np.float32), starter.RATE_HZ)
+
+
+def _spoken(manners: Sequence[tuple[int, int, str]]) -> list[np.ndarray]:
+    """eSpeak NG's voice in a process of its own, float (samples,) at 8 kHz without the silence around."""
+    import espeakng_loader
+
+    lines = "\n".join(f"{rate} {pitch} {word}" for rate, pitch, word in manners)
+    command = [sys.executable, "-I", "-S", str(Path(espeak.__file__)), espeakng_loader.get_library_path(), NEW_SPEAKER]
+    done = subprocess.run(command, input=lines.encode(), capture_output=True, check=False)
+    if done.returncode:
+        raise UserError(f"voice {NEW_SPEAKER}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
+    return [media.resample(clip, espeak.SAMPLE_RATE_HZ, starter.RATE_HZ) for clip in _clips(done.stdout)]
+
+
+def _clips(stream: bytes) -> Iterator[np.ndarray]:
+    at = 0
+    while at < len(stream):
+        samples = int.from_bytes(stream[at : at + 4], "little")
+        clip = np.frombuffer(stream, "<i2", samples, at + 4)
+        heard = np.flatnonzero(np.abs(clip.astype(np.int32)) > starter.SILENT)
+        yield clip[heard[0] : heard[-1] + 1] / 32768
+        at += 4 + 2 * samples
+
+
+def ask(url: str, recordings: Sequence[Recording], clients: int = 2) -> list[Asked]:
+    """Ask /recognize_speech every recording, by clients that take turns. Raises UserError where one is refused."""
+    with ThreadPoolExecutor(clients) as pool, requests.Session() as session:
+
+        def one(recording: Recording) -> Asked:
+            answer = session.post(f"{url}/recognize_speech", files={"audio": ("word.wav", recording.wav)}, timeout=60)
+            if answer.status_code != 200:
+                raise UserError(f"the service answered {answer.status_code}: {answer.text[:200]}")
+            tree = answer.json()
+            return Asked(recording, tree["request_id"], tree["label"], tree["model"])
+
+        return list(pool.map(one, recordings))
+
+
+def show_pictures(url: str, paths: Paths, seed: int) -> None:
+    """Pictures of the test split, which never change, for whatever is reported has to be about the recordings."""
+    test, rng = datasets.load_images(paths).where("test"), np.random.default_rng(seed)
+    with requests.Session() as session:
+        for row in rng.permutation(len(test))[:PICTURES]:
+            png = media.encode_png(np.asarray(test.pixels[row]))
+            session.post(f"{url}/classify_image", files={"image": ("picture.png", png)}, timeout=60).raise_for_status()
+
+
+def correct(url: str, asked: Sequence[Asked]) -> int:
+    """What people say about the answers they got, with their consent; the number of corrections taken."""
+    taken = 0
+    for one in asked:
+        body = {"request_id": one.request_id, "heard": one.recording.word, "consent": True}
+        taken += requests.post(f"{url}/feedback", json=body, timeout=60).status_code == 202
+    return taken
+
+
+def reviewed_folder(asked: Sequence[Asked], folder: Path) -> Path:
+    """The consented recordings under the words that were said, as `seehear add` takes them."""
+    for number, one in enumerate(asked):
+        place = folder / "audio" / one.recording.word
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:03d}.wav").write_bytes(one.recording.wav)
+    return folder
