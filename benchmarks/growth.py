@@ -66,29 +66,34 @@ def measure(modality: str, rows: int) -> dict[str, Cost]:
 
 
 def _cost(command: list[str], root: Path) -> Cost:
-    start, peak = time.monotonic(), 0
+    start, peak, cpu_s = time.monotonic(), 0, {}
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command, cwd=CODE, env={**os.environ, "SEEHEAR_ROOT": str(root)}, stdout=said, stderr=subprocess.STDOUT
         )
         while not (done := os.wait4(process.pid, os.WNOHANG))[0]:
-            peak = max(peak, _held(process.pid))
+            peak = max(peak, _held(process.pid, cpu_s))
             time.sleep(LOOK_EVERY_S)
         process.returncode = os.waitstatus_to_exitcode(done[1])
         if process.returncode:
             said.seek(0)
             raise UserError(f"{' '.join(command[2:])}: {said.read().decode(errors='replace').strip().splitlines()[-1]}")
-    return Cost(time.monotonic() - start, done[2].ru_utime + done[2].ru_stime, peak / 1e6)
+    own_s = done[2].ru_utime + done[2].ru_stime  # with those workers that it waited for, but not with theirs
+    return Cost(time.monotonic() - start, max(own_s, sum(cpu_s.values())), peak / 1e6)
 
 
-def _held(pid: int) -> int:
-    """Bytes that a process and its workers hold just now; what they share counts once where Linux tells it."""
+def _held(pid: int, cpu_s: dict[int, float]) -> int:
+    """Bytes that a process and its workers hold just now; what they share counts once where Linux tells it.
+
+    Notes in `cpu_s` what each of them has worked so far, since some end before anybody waits for them.
+    """
     held = 0
     try:
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
             memory = one.memory_full_info()
             held += getattr(memory, "pss", memory.rss)
+            cpu_s[one.pid] = sum(one.cpu_times()[:2])
     except psutil.NoSuchProcess:  # one that ended while we looked holds nothing
         pass
     return held

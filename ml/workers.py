@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -39,7 +39,7 @@ def in_order(
             alone_s = (time.process_time() - start) * (rows / max(rows_of(first), 1) - 1)
             yield done
             bar.update(rows_of(first))
-            with _pool(alone_s) as pool:
+            with _pool(alone_s, work) as pool:
                 yield from _under_way(pool, work, coming, bar, rows_of)
 
 
@@ -66,7 +66,12 @@ def _next(waiting: deque[tuple[int, Future[Done]]], bar: tqdm) -> Done:
     return done
 
 
-def _pool(alone_s: float) -> Executor:
+def _pool(alone_s: float, work: Callable) -> Executor:
     if alone_s < PROCESSES_FROM_S or WORKERS == 1:
         return ThreadPoolExecutor(WORKERS)
-    return ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"))
+    if "forkserver" not in get_all_start_methods():
+        return ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"))
+    # what the work needs is imported once, in a process without threads, and its forks share the memory
+    context = get_context("forkserver")
+    context.set_forkserver_preload([getattr(work, "func", work).__module__])
+    return ProcessPoolExecutor(WORKERS, mp_context=context)

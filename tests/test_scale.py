@@ -126,6 +126,31 @@ def test_a_stored_picture_is_what_pillow_reads(pixels):
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 5), st.sampled_from([1, 3]), array_shapes(min_dims=2, max_dims=2, max_side=40))
+def test_stored_pictures_of_one_size_read_together_are_what_each_is_alone(data: st.DataObject, count, channels, shape):
+    pixels = [data.draw(arrays(np.uint8, (*shape, channels))) for _ in range(count)]
+    together = media.stored_pictures([media.encode_png(one) for one in pixels])
+    assert together is not None
+    assert together.tolist() == np.stack(pixels).tolist()
+
+
+def test_stored_pictures_are_read_together_only_where_each_could_be_read_alone():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 1), dtype=np.uint8)
+    whole = [media.encode_png(pixels[number]) for number in range(3)]
+    for place in range(len(whole[1])):
+        damaged = bytearray(whole[1])
+        damaged[place] ^= 1 + place % 255
+        assert media.stored_pictures([whole[0], bytes(damaged), whole[2]]) is None
+        assert media.stored_pictures([bytes(damaged), whole[0]]) is None
+    assert media.stored_pictures([whole[0], media.encode_png(pixels[1, :8])]) is None
+    assert media.stored_pictures([whole[0], whole[1][:-1]]) is None
+    assert media.stored_pictures([]) is None
+    assert media.stored_pictures([media.encode_png(np.zeros((300, 300), np.uint8))] * 2) is None, "of several blocks"
+    large = whole[0][:45] + bytes(7) + whole[0][52:]
+    assert media.stored_pictures([large]) is None
+
+
+@settings(max_examples=60, deadline=None)
 @given(arrays(np.int16, st.integers(1, 400)), st.integers(1, 192_000))
 def test_a_stored_recording_is_what_libsndfile_reads(samples, rate_hz):
     content = media.encode_wav(samples / 32768, rate_hz)
