@@ -91,6 +91,13 @@ class SpeechRecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class ImageRecipe(Recipe):
+    detector_steps: PerBudget
+    detector_batch_size: int
+    detector_channels: int
+
+
+@dataclass(frozen=True)
 class ExtractorRecipe(Recipe):
     blocks: int
     scene_s: float
@@ -173,7 +180,7 @@ class Settings:
     data: Data
     checks: Checks
     training: Training
-    image_classifier: Recipe
+    image_classifier: ImageRecipe
     speech_classifier: SpeechClassifiers
     speech_extractor: ExtractorRecipe
     evaluation: Evaluation

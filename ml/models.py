@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ml.config import UserError
+from ml.detection import ObjectFinder
 from ml.features import valid_mask
 from ml.files import whole_folder
 
@@ -24,10 +25,11 @@ GRID = 4  # places a side at which the picture classifier looks last
 class ImageCNN(nn.Module):
     """Small convolutional net; its last output stands for "nothing known".
 
-    Halves the picture until it is about 7 pixels wide, so 8 x 8, 28 x 28 and 64 x 64 all suit it.
+    Halves the picture until it is about 7 pixels wide, so 8 x 8, 28 x 28 and 64 x 64 all suit it. With
+    detector_channels it has a part that finds the objects of a larger picture, each of which the rest then names.
     """
 
-    def __init__(self, classes: int, side: int, channels_in: int, channels: int):
+    def __init__(self, classes: int, side: int, channels_in: int, channels: int, detector_channels: int = 0):
         super().__init__()
         halvings = max(1, round(math.log2(side / 7)))
         widths = [channels * 2 ** min(i, 2) for i in range(halvings + 1)]
@@ -42,6 +44,7 @@ class ImageCNN(nn.Module):
             nn.Linear(GRID**2 * last, 2 * last, bias=False), nn.BatchNorm1d(2 * last), nn.ReLU(inplace=True)
         )
         self.head = nn.Linear(2 * last, classes + 1)
+        self.detector = ObjectFinder(channels_in, detector_channels) if detector_channels else None
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def embed(self, pictures: Tensor) -> Tensor:

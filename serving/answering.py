@@ -27,8 +27,20 @@ def picture_answer(picture: Picture) -> dict:
     return {
         "label": picture.label,
         "probabilities": picture.probabilities,
-        "objects": [{**dataclasses.asdict(found), "box": list(found.box)} for found in picture.objects],
+        "objects": objects_of(picture),
     }
+
+
+def objects_of(picture: Picture) -> list[dict]:
+    """Every object of a picture, the largest first."""
+    return [
+        {"label": found.label, "probability": found.probability, "box": list(found.box)} for found in picture.objects
+    ]
+
+
+def asked_object(picture: Picture) -> dict:
+    """All objects of a picture, and which of them was asked for."""
+    return {"objects": objects_of(picture), "object": picture.asked if picture.objects else None}
 
 
 def recognition_answer(spoken: Recognition) -> dict:

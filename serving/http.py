@@ -283,16 +283,20 @@ def _log(scope: Scope, exchange: Exchange) -> None:
     logger.info(json.dumps(line))
 
 
-async def read_files(request: Request, names: tuple[str, ...]) -> dict[str, bytes]:
-    """The bytes of the named files of a multipart form.
+async def read_files(
+    request: Request, names: tuple[str, ...], words: tuple[str, ...] = ()
+) -> dict[str, bytes | str | None]:
+    """The bytes of the named files of a multipart form, and its words, None where one is not given.
 
-    Raises Refused (400) where the body is no such form, a file is missing or given twice, or text stands in its field.
+    Raises Refused (400) where the body is no such form, a file is missing or given twice, or text stands in its field;
+    and where a word is given twice, or as a file.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused("not_a_form", f"expected multipart/form-data with a file in each of: {', '.join(names)}")
     try:
-        async with request.form(max_files=len(names), max_fields=MAX_FIELDS) as form:
-            return {name: await _file(form.getlist(name), name) for name in names}
+        async with request.form(max_files=len(names + words), max_fields=MAX_FIELDS) as form:
+            files = {name: await _file(form.getlist(name), name) for name in names}
+            return files | {name: _word(form.getlist(name), name) for name in words}
     except (MultiPartException, HTTPException, FormParserError, UnicodeDecodeError, KeyError) as fault:
         reason = getattr(fault, "detail", None) or getattr(fault, "message", None) or str(fault)
         raise Refused("not_a_form", f"the multipart form cannot be read: {reason}") from None
@@ -308,6 +312,12 @@ async def _file(values: list, name: str) -> bytes:
     if not isinstance(values[0], UploadFile):
         raise Refused("not_a_file", f"{name}: text; expected a file (a form part that has a filename)")
     return await values[0].read()
+
+
+def _word(values: list, name: str) -> str | None:
+    if len(values) > 1 or any(not isinstance(value, str) for value in values):
+        raise Refused("bad_field", f"{name}: {len(values)} values or a file; expected text, once")
+    return values[0] if values else None
 
 
 async def read_json(request: Request) -> dict:

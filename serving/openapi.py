@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import yaml
 from pydantic import BaseModel
@@ -97,7 +98,7 @@ def _calls(limits: Serving) -> dict:
         "/extract": _call(
             "extract",
             "Whether the pictured word is said, when, and its own sound, separated from everything else.",
-            _form(image | audio, size),
+            _form(image | audio, size, {"object": schemas.OBJECT}),
             schemas.ExtractionAnswer,
         ),
         "/feedback": _call(
@@ -124,12 +125,13 @@ def _call(name: str, summary: str, body: dict, answer: type[BaseModel], status: 
     }
 
 
-def _form(files: Mapping[str, tuple[str, str]], size: str) -> dict:
+def _form(files: Mapping[str, tuple[str, str]], size: str, words: Mapping[str, str] = MappingProxyType({})) -> dict:
     properties = {
         name: {"type": "string", "format": "binary", "contentMediaType": kind, "description": said}
         for name, (kind, said) in files.items()
     }
-    schema = {"type": "object", "properties": properties, "required": list(files)}
+    texts = {name: {"type": "string", "pattern": "^[0-9]{0,3}$", "description": said} for name, said in words.items()}
+    schema = {"type": "object", "properties": properties | texts, "required": list(files)}
     encoding = {name: {"contentType": kind} for name, (kind, _) in files.items()}
     content = {"multipart/form-data": {"schema": schema, "encoding": encoding}}
     return {"required": True, "description": f"One file in each field. {size}", "content": content}

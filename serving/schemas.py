@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from bentoml import IODescriptor
 from bentoml.validators import ContentType
@@ -14,6 +14,10 @@ from serving.http import Refused, read_files, read_json
 
 PICTURE = "The picture, in any format that Pillow reads: drawn, scanned or photographed. Its first frame is looked at."
 RECORDING = "The recording, in any format that libsndfile reads, as WAV, FLAC, OGG or MP3; its channels are averaged."
+OBJECT = (
+    "Which of the picture's objects is asked for, counted from 0, the largest first; empty: the largest. Where this "
+    "field is given, the answer also lists the objects."
+)
 HEX = "0123456789abcdef"
 
 Probability = Annotated[float, Field(ge=0, le=1, description="From 0 to 1, calibrated.", examples=[0.97])]
@@ -47,13 +51,19 @@ Pixel = Annotated[int, Field(ge=0)]
 
 
 class FilesForm(IODescriptor):
-    """A multipart form of files; each field arrives as its bytes, or as the Refused that says why not."""
+    """A multipart form of files; each field arrives as its bytes, or as the Refused that says why not.
+
+    Fields of `words` are text that need not be given.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     async def from_http_request(cls, request: Request, serde) -> FilesForm:
+        files = tuple(name for name in cls.model_fields if name not in cls.words)
         fields: dict[str, Any]
         try:
-            fields = dict(await read_files(request, tuple(cls.model_fields)))
+            fields = dict(await read_files(request, files, cls.words))
         except Refused as refusal:
             fields = dict.fromkeys(cls.model_fields, refusal)
         return cls.model_construct(**fields)
@@ -70,6 +80,9 @@ class RecordingForm(FilesForm):
 class PairForm(FilesForm):
     image: Annotated[Path, ContentType("image/*")] = Field(description=PICTURE)
     audio: Annotated[Path, ContentType("audio/*")] = Field(description=RECORDING)
+    object: str | None = Field(None, description=OBJECT)
+
+    words = ("object",)
 
 
 class Correction(BaseModel):
@@ -195,6 +208,10 @@ class ExtractionAnswer(IODescriptor):
         examples=["UklGRiQAAABXQVZF…"],
     )
     sample_rate_hz: int = Field(ge=1, description="Of that sound; the recording's own.", examples=[8000])
+    objects: list[PicturedObject] | None = Field(
+        None, description="Everything found in the picture, the largest first; only where an object was asked for."
+    )
+    object: int | None = Field(None, ge=0, description="Which of them was asked for; null: nothing known was found.")
     model: Model
 
 

@@ -30,7 +30,7 @@ from ml import media
 from ml.config import Paths, UserError, load_paths, load_settings, project_root
 from serving import schemas
 from serving.admission import Admission
-from serving.answering import extraction_answer, picture_answer, recognition_answer, wav_at_true_level
+from serving.answering import asked_object, extraction_answer, picture_answer, recognition_answer, wav_at_true_level
 from serving.capture import FEEDBACK_SCHEMA, PREDICTION_SCHEMA, RowLog, log_folders, measured
 from serving.following import AtWork, Champions, Follower, take_up
 from serving.http import EXCHANGE, QUIET, Exchange, HttpLayer
@@ -247,9 +247,9 @@ class SeeHear:
         return await self._answer("recognize_speech", _recognize_speech, audio)
 
     @bentoml.api(route="/extract", input_spec=schemas.PairForm, output_spec=schemas.ExtractionAnswer)
-    async def extract(self, image, audio) -> Response:
+    async def extract(self, image, audio, object=None) -> Response:
         """Whether the pictured word is said, when, and its own sound, separated from everything else."""
-        return await self._answer("extract", _extract, image, audio)
+        return await self._answer("extract", functools.partial(_extract, asked=object), image, audio)
 
     @bentoml.api(route="/feedback", input_spec=schemas.FeedbackForm, output_spec=schemas.FeedbackAnswer)
     async def feedback(self, correction) -> Response:
@@ -331,17 +331,27 @@ def _recognize_speech(predictor: Predictor, audio: bytes) -> tuple[dict, dict]:
     return recognition_answer(spoken), row
 
 
-def _extract(predictor: Predictor, image: bytes, audio: bytes) -> tuple[dict, dict]:
+def _extract(predictor: Predictor, image: bytes, audio: bytes, asked: str | None = None) -> tuple[dict, dict]:
+    """asked: the form's field `object`; the answer lists the objects where it is given."""
     pixels = _picture(image)
     waveform, rate_hz = _recording(audio)
-    found = predictor.extract(pixels, waveform, rate_hz)
+    found = predictor.extract(pixels, waveform, rate_hz, _number(asked))
     sound = base64.b64encode(wav_at_true_level(found.estimate, found.rate_hz)).decode()
     row = {"input": (pixels, waveform, rate_hz), **_pictured(found.pictured)}
     row |= {"presence": found.presence, "present": found.present}
     if found.heard:
         row |= {"heard": found.heard.label, "heard_confidence": found.heard.probability}
         row |= {"heard_probabilities": list(found.heard.probabilities.items())}
-    return {**extraction_answer(found), "audio_wav_base64": sound, "sample_rate_hz": found.rate_hz}, row
+    answer = {**extraction_answer(found), "audio_wav_base64": sound, "sample_rate_hz": found.rate_hz}
+    return answer | ({} if asked is None else asked_object(found.pictured)), row
+
+
+def _number(asked: str | None) -> int | None:
+    if not asked:
+        return None
+    if not (asked.isascii() and asked.isdigit() and len(asked) < 4):
+        raise Refused("bad_object", "object: expected the number of one of the picture's objects, counted from 0")
+    return int(asked)
 
 
 def _pictured(picture: Picture) -> dict:

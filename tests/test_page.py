@@ -47,6 +47,20 @@ window.fetch = (url, options) => {
 window.asBase64 = (bytes) => btoa(Array.from(new Uint8Array(bytes), (byte) => String.fromCharCode(byte)).join(""));
 """
 
+# Gives the service's answers other objects, and keeps the numbers that are asked for
+WITH_OBJECTS = """(objects) => {
+  const fetching = window.fetch;
+  window.asked = [];
+  window.fetch = async (url, options) => {
+    const asked = options?.body?.get?.("object") ?? null;
+    if (asked === null) return fetching(url, options);
+    window.asked.push(asked);
+    options.body.set("object", "");
+    const answer = await (await fetching(url, options)).json();
+    return new Response(JSON.stringify({ ...answer, objects, object: Number(asked) }));
+  };
+}"""
+
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")]
 
 
@@ -279,6 +293,29 @@ def test_a_drawing_is_asked_about_and_every_step_can_be_undone(page, tmp_path):
     for _ in range(3):  # the strokes, one by one; the last uncovers the picture below
         page.click("#undo")
     assert page.inner_text("#picture-note") == "slanted.png"
+
+
+def test_of_several_objects_in_a_picture_another_can_be_asked_for_by_its_mark(page, tmp_path):
+    two = [
+        {"label": "down", "probability": 0.9, "box": [0, 0, 8, 16]},
+        {"label": "across", "probability": 0.8, "box": [8, 4, 16, 12]},
+    ]
+
+    give(page, tmp_path, "down", "across", "down")
+    page.evaluate(WITH_OBJECTS, two)  # these models find one thing in a picture
+    answer_to(page, lambda: page.click("#go"))
+    marks = page.locator("#objects button")
+    assert [mark.get_attribute("aria-pressed") for mark in marks.all()] == ["true", "false"]
+    assert marks.nth(1).get_attribute("aria-label") == "across, 80.0 %: ask for this one"
+    pad_box, mark_box = page.locator("#pad").bounding_box(), marks.nth(1).bounding_box()
+    assert mark_box["x"] - pad_box["x"] == pytest.approx(pad_box["width"] / 2, abs=1)
+    assert mark_box["height"] == pytest.approx(pad_box["height"] / 2, abs=1)
+    marks.nth(1).focus()
+    answer_to(page, lambda: page.keyboard.press("Enter"))
+    assert page.evaluate("asked") == ["", "1"]
+    assert [mark.get_attribute("aria-pressed") for mark in marks.all()] == ["false", "true"]
+    page.click("#clear")
+    assert marks.count() == 0, "another picture has other objects"
 
 
 def test_files_can_be_dropped_and_pasted(page):

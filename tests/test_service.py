@@ -62,8 +62,8 @@ def predictor() -> Predictor:
     return Predictor.load(tones.bundle())
 
 
-def extract(url: str, picture: bytes = PICTURE, recording: bytes = RECORDING) -> requests.Response:
-    return requests.post(f"{url}/extract", files={"image": picture, "audio": recording}, timeout=60)
+def extract(url: str, picture: bytes = PICTURE, recording: bytes = RECORDING, **words: str) -> requests.Response:
+    return requests.post(f"{url}/extract", words, files={"image": picture, "audio": recording}, timeout=60)
 
 
 def sound_of(answer: dict) -> tuple[np.ndarray, int]:
@@ -106,6 +106,23 @@ def test_extract_answers_with_the_contract_s_keys_and_the_word_s_own_sound(url, 
     assert answer["model"] == predictor.digest
     sound, rate_hz = sound_of(answer)
     assert (len(sound), rate_hz, answer["sample_rate_hz"]) == (16000, 8000, 8000)
+
+
+def test_which_object_is_asked_for_may_be_said_and_then_all_are_listed(url, predictor):
+    [object_] = predictor.classify_image(tones.picture("down")).objects
+    for asked in ("", "0"):
+        answer = extract(url, object=asked).json()
+        assert answer["object"] == 0
+        assert answer["objects"] == [
+            {"label": "down", "probability": pytest.approx(object_.probability, abs=1e-4), "box": list(object_.box)}
+        ]
+        assert answer["pictured"]["label"] == "down"
+    for asked, said in (("1", "object 1: expected one of the picture's objects, 0 to 0"), ("down", "object: expected")):
+        refused = extract(url, object=asked)
+        assert refused.status_code == 400
+        assert said in error(refused)["message"]
+    twice = [("object", (None, "0")), ("object", (None, "0")), ("image", PICTURE), ("audio", RECORDING)]
+    assert error(requests.post(f"{url}/extract", files=twice, timeout=60))["code"] == "bad_field"
 
 
 def test_served_equals_the_offline_predictor(url, predictor):
@@ -182,7 +199,8 @@ def test_openapi_describes_every_field_in_and_out_and_every_error(url):
     assert {"/classify_image", "/recognize_speech", "/extract", "/feedback"} <= set(document["paths"])
     call = document["paths"]["/extract"]["post"]
     form = call["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == set(form["required"]) == {"image", "audio"}
+    assert set(form["required"]) == {"image", "audio"}
+    assert set(form["properties"]) == {"image", "audio", "object"}
     assert {"200", "400", "401", "408", "413", "429", "500", "503", "504"} == set(call["responses"])
     schemas = document["components"]["schemas"]
     assert set(schemas["Correction"]["properties"]) == {"request_id", "pictured", "heard", "consent"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_models import CLASSES, recipe, speech_recipe, toy_images, toy_speech
+from toy_models import CLASSES, image_recipe, recipe, speech_recipe, toy_images, toy_speech
 
 from ml import extraction, models, training
 from ml.config import ExtractorRecipe, PerBudget, Training, UserError
@@ -43,7 +43,7 @@ def speech() -> SpeechSet:
 @pytest.fixture(scope="module")
 def image_dir(images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("image") / "image_classifier"
-    training.train_image_classifier(images, recipe(60, 8), CPU, out, out.parent / "checkpoints", False)
+    training.train_image_classifier(images, image_recipe(60, 8), CPU, out, out.parent / "checkpoints", False)
     return out
 
 
@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(speech, tm
 def test_data_without_a_validation_split_is_refused(images, tmp_path):
     only = images.where("train")
     with pytest.raises(UserError, match="image_classifier: the data has no validation split"):
-        training.train_image_classifier(only, recipe(5, 8), CPU, tmp_path / "m", tmp_path / "c", False)
+        training.train_image_classifier(only, image_recipe(5, 8), CPU, tmp_path / "m", tmp_path / "c", False)
 
 
 def test_words_of_a_single_class_are_refused(speech, tmp_path):

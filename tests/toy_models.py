@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ml import training
-from ml.config import Augmentation, ExtractorRecipe, PerBudget, Recipe, SpeechRecipe, Training
+from ml.config import Augmentation, ExtractorRecipe, ImageRecipe, PerBudget, Recipe, SpeechRecipe, Training
 from ml.datasets import ImageSet, SpeechSet
 
 RATE_HZ = 4000
@@ -82,13 +82,20 @@ def speech_recipe(steps: int, channels: int, extra_voices: float = 0.0) -> Speec
     return SpeechRecipe(**vars(recipe(steps, channels)), augmentation=how, extra_voices=extra_voices)
 
 
+def image_recipe(steps: int, channels: int, detector_steps: int = 10) -> ImageRecipe:
+    counted = PerBudget(detector_steps, detector_steps, detector_steps)
+    return ImageRecipe(
+        **vars(recipe(steps, channels)), detector_steps=counted, detector_batch_size=8, detector_channels=8
+    )
+
+
 @lru_cache
 def toy_candidates(out: Path) -> Path:
     """Folder of all five trained models, made once for every `out`."""
     torch.set_num_threads(1)
     images, speech, how = toy_images(), toy_speech(), Training("quick", "cpu", 0)
     notes = out / "checkpoints"
-    training.train_image_classifier(images, recipe(60, 8), how, out / "image_classifier", notes, False)
+    training.train_image_classifier(images, image_recipe(60, 8), how, out / "image_classifier", notes, False)
     for kind in ("cnn", "rnn", "lstm"):
         target = out / "speech_classifier" / kind
         training.train_speech_classifier(kind, speech, speech_recipe(60, 12), how, target, notes, False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from ml.config import UserError
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class PicturedObject(Guess):
+    """One thing in a picture; probabilities are those of every label, given that it is the thing in this box."""
+
     box: tuple[int, int, int, int]  # x0, y0, x1, y1; the last two are exclusive
+    probabilities: dict[str, float] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,22 @@ class Classification:
 
 @dataclass(frozen=True)
 class Picture(Classification):
-    """What is pictured; what the probabilities lack to 1 is the probability of nothing known."""
+    """What is pictured; what the probabilities lack to 1 is the probability of nothing known.
+
+    objects: all that was found, the largest first. Of several the largest is what is pictured, unless another is asked
+    for.
+    """
 
     objects: list[PicturedObject]
+    asked: int = 0  # which of the objects label and probabilities are of
+
+    def of_object(self, number: int) -> Picture:
+        """The same picture with another of its objects as what is pictured. Raises UserError where there is none."""
+        if not 0 <= number < len(self.objects):
+            there = f"0 to {len(self.objects) - 1}" if self.objects else "none, since nothing known was found"
+            raise UserError(f"object {number}: expected one of the picture's objects, {there}")
+        one = self.objects[number]
+        return replace(self, label=one.label, probabilities=one.probabilities, asked=number)
 
 
 @dataclass(frozen=True)

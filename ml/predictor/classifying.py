@@ -14,6 +14,9 @@ from ml import media, models
 from ml.config import UserError
 from ml.features import LogMel, to_pictures
 from ml.models import ImageCNN, SpeechCNN, SpeechRecurrent
+from ml.predictor.answers import Picture, PicturedObject
+from ml.predictor.detecting import Detector
+from ml.predictor.locating import area, fills, ink_box, whole_box
 
 IMAGE_KINDS = {"image_cnn": ImageCNN}
 SPEECH_KINDS = {f"speech_{kind}": model for kind, model in models.SPEECH_MODELS.items()}
@@ -29,6 +32,38 @@ class PictureClassifier:
         model, self.card = models.load_model(Path(folder), device, IMAGE_KINDS)
         self._model, self._device = cast(ImageCNN, model), device
         self._side, self._channels = self.card["arguments"]["side"], self.card["arguments"]["channels_in"]
+        self._detector = Detector(self._model, self.card, device) if self._model.detector is not None else None
+
+    def picture(self, pixels: np.ndarray) -> Picture:
+        """What one picture shows and where, if it is large enough for several things also of each.
+
+        A thing that fills the picture as those of training do is judged by the whole picture, as `__call__` does.
+        """
+        posteriors, embeddings = self([checked_picture(pixels)])
+        whole, classes = posteriors[0], tuple(self.card["classes"])
+        objects = self._objects(pixels, classes)
+        if len(objects) > 1 or (objects and not fills(objects[0].box, pixels)):
+            return Picture(objects[0].label, objects[0].probabilities, embeddings[0], objects)
+        probabilities = dict(zip(classes, whole.tolist(), strict=False))
+        if int(whole.argmax()) == len(classes):
+            return Picture(None, probabilities, embeddings[0], [])
+        label = classes[int(whole.argmax())]
+        box = objects[0].box if objects else ink_box(pixels)
+        alone = [PicturedObject(label, probabilities[label], box, probabilities)] if box is not None else []
+        return Picture(label, probabilities, embeddings[0], alone)
+
+    def _objects(self, pixels: np.ndarray, classes: tuple[str, ...]) -> list[PicturedObject]:
+        """All that the detector is sure enough of to name, the largest first."""
+        if self._detector is None or not self._detector.looks_at(pixels):
+            return []
+        found = self._detector(fitted_channels(pixels, self._channels))
+        named = np.flatnonzero(self._detector.names(found))
+        objects = []
+        for box, sure, posterior in zip(found.boxes[named], found.sure[named], found.posteriors[named], strict=True):
+            probabilities = dict(zip(classes, posterior.tolist(), strict=False))
+            label = max(probabilities, key=probabilities.__getitem__)
+            objects.append(PicturedObject(label, float(sure) * probabilities[label], whole_box(box), probabilities))
+        return sorted(objects, key=lambda one: (-area(one.box), one.box))
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray | Sequence[np.ndarray]) -> Answers:
@@ -79,12 +114,16 @@ def checked_picture(pixels: np.ndarray) -> np.ndarray:
 
 
 def fit_picture(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
-    """pixels uint8 (h, w, c) as (side, side, channels): grey by the luminance of ITU-R BT.601, colour by repetition."""
-    if pixels.shape[2] == 3 and channels == 1:
-        pixels = (pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
-    elif pixels.shape[2] == 1 and channels == 3:
-        pixels = np.repeat(pixels, 3, axis=2)
+    """pixels uint8 (h, w, c) as (side, side, channels)."""
+    pixels = fitted_channels(pixels, channels)
     return pixels if pixels.shape[:2] == (side, side) else media.resize_square(pixels, side)
+
+
+def fitted_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """pixels uint8 (h, w, c) as (h, w, channels): grey by the luminance of ITU-R BT.601, colour by repetition."""
+    if pixels.shape[2] == 3 and channels == 1:
+        return (pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 and channels == 3 else pixels
 
 
 def _answers(head: Callable[[Tensor], Tensor], embedding: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,10 @@ import torch
 from ml import media
 from ml.config import UserError
 from ml.extraction import query_of
-from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, PicturedObject, Recognition, Word
+from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
-from ml.predictor.classifying import PictureClassifier, SpeechClassifier, checked_picture
-from ml.predictor.locating import IntervalRule, IntervalTracker, active_intervals, ink_box, without_conflicts
+from ml.predictor.classifying import PictureClassifier, SpeechClassifier
+from ml.predictor.locating import IntervalRule, IntervalTracker, active_intervals, without_conflicts
 from ml.predictor.separating import Separated, Separator
 from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
 
@@ -69,27 +69,24 @@ class Predictor:
     # One picture, one recording, both
 
     def classify_image(self, pixels: np.ndarray) -> Picture:
-        """What is pictured in pixels uint8 (h, w, c), where its ink lies, and the classifier's embedding."""
-        posteriors, embeddings = self._see([checked_picture(pixels)])
-        probabilities = dict(zip(self.image_classes, posteriors[0].tolist(), strict=False))
-        best = int(posteriors[0].argmax())
-        label = self.image_classes[best] if best < len(self.image_classes) else None
-        box = ink_box(pixels)
-        objects = [PicturedObject(label, probabilities[label], box)] if label is not None and box is not None else []
-        return Picture(label, probabilities, embeddings[0], objects)
+        """What is pictured in pixels uint8 (h, w, c), each object and where it lies, and the classifier's embedding."""
+        return self._see.picture(pixels)
 
     def recognize_speech(self, waveform: np.ndarray, rate_hz: int) -> Recognition:
         """`recognize_stream` of a recording (samples,) in one block."""
         return self.recognize_stream([waveform], rate_hz)
 
-    def extract(self, pixels: np.ndarray, waveform: np.ndarray, rate_hz: int) -> Extraction:
+    def extract(self, pixels: np.ndarray, waveform: np.ndarray, rate_hz: int, number: int | None = None) -> Extraction:
         """The pictured word's presence, intervals and own sound in a recording (samples,).
 
+        number: which of the picture's objects is asked for; the largest where it is None.
         The estimate has the recording's length, rate and level. What is not known, not spoken by anyone in training, or
         asked of silence is absent with presence 0.
         """
         blocks: list[np.ndarray] = []
-        found = self.extract_stream(self.classify_image(pixels), [waveform], rate_hz, blocks.append)
+        pictured = self.classify_image(pixels)
+        pictured = pictured if number is None else pictured.of_object(number)
+        found = self.extract_stream(pictured, [waveform], rate_hz, blocks.append)
         estimate = np.zeros(len(waveform), np.float32)
         if found.present:
             estimate = np.concatenate(list(self.restored(blocks, rate_hz, len(waveform))))

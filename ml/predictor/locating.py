@@ -13,6 +13,8 @@ from ml.predictor.answers import Interval, Word
 LEAST_CONTRAST = 8.0  # grey levels of 255 between ink and paper
 INK_SHARE = 0.35  # of the strongest contrast in the picture
 PEAK_SHARE = 1.2  # of the activity threshold
+FILLS_SHARE = 0.55  # of a picture's longer side, that its one thing takes up
+OFF_CENTRE = 0.12  # of it, that the thing may lie off the middle
 LEAST_PART = 0.05  # of the largest part's area; smaller ones are specks
 
 
@@ -170,7 +172,28 @@ def _iou(first: Word, second: Word) -> float:
     return shared / ((first.end_s - first.start_s) + (second.end_s - second.start_s) - shared)
 
 
-def ink_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
+
+
+def whole_box(box: np.ndarray) -> Box:
+    """The pixels that a box (4,) touches by half or more; at least one."""
+    x0, y0, x1, y1 = (round(float(edge)) for edge in box)
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def fills(box: Box, pixels: np.ndarray) -> bool:
+    """Whether a thing in this box fills pixels (h, w, c) as the one thing of a picture does, and lies in its middle."""
+    sides = np.array(pixels.shape[1::-1])
+    low, high = np.array(box[:2]), np.array(box[2:])
+    is_large = (high - low).max() >= FILLS_SHARE * sides.max()
+    return bool(is_large and (np.abs((low + high) / 2 - sides / 2) <= OFF_CENTRE * sides.max()).all())
+
+
+def ink_box(pixels: np.ndarray) -> Box | None:
     """Bounding box (x0, y0, x1, y1) of what stands out from the border of pixels uint8 (h, w, c), if anything does."""
     paper = np.median(_border(pixels), axis=0)
     contrast = np.abs(pixels.astype(np.float32) - paper).max(axis=-1)

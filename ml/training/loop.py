@@ -52,6 +52,7 @@ class Run:
     identity: dict
     progress: bool
     checkpoint_steps: int
+    bfloat16: bool = False  # on a processor that has it; a GPU always computes in it
 
     @property
     def digest(self) -> str:
@@ -84,9 +85,15 @@ def pick_device(training: Training) -> torch.device:
     return torch.device(name)
 
 
-def precision(device: torch.device) -> torch.autocast:
+def precision(run: Run) -> torch.autocast:
     """bfloat16 where the device gains by it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    return torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.device.type == "cuda" or run.bfloat16)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether this is a processor with instructions for bfloat16 (AVX-512 BF16, AMX)."""
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and bool(asked and asked())
 
 
 def plan_run(
@@ -136,7 +143,7 @@ def fit(
     bar = progress_bar(run, first)
     for step in bar:
         set_learning_rate(optimizer, run.recipe.learning_rate * one_cycle(step, run.steps))
-        with precision(run.device):
+        with precision(run):
             loss = loss_of(model, step, generator)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
-from ml.config import BUDGETS, SPEECH_KINDS, PerBudget, Recipe, Training, UserError
+from ml.config import BUDGETS, SPEECH_KINDS, ImageRecipe, PerBudget, Recipe, Training, UserError
 from orchestration import previews
 from orchestration.assets.common import SETTINGS, plainly, provenance
 from orchestration.resources import Project, digest, source_digest
 
 LEARNING = ("ml.training", "ml.models", "ml.features", "ml.objectives")
+SEEING = ("ml.detection", "ml.collage")
 R = TypeVar("R", bound=Recipe)
 
 
@@ -34,6 +35,8 @@ class TrainingConfig(dg.Config):
         self._check(own)
         if steps := own.pop("steps", None):
             own["steps"] = PerBudget(steps, steps, steps)
+            if isinstance(recipe, ImageRecipe):
+                own["detector_steps"] = own["steps"]
         training = replace(training, **{key: own.pop(key) for key in ("budget", "seed") if key in own})
         return replace(recipe, **own), training
 
@@ -50,7 +53,9 @@ class TrainingConfig(dg.Config):
     kinds={"pytorch"},
     owners=["team:ml"],
     description="A CNN that says what is pictured, or that nothing known is.",
-    code_version=digest(source_digest(*LEARNING), asdict(SETTINGS.image_classifier), asdict(SETTINGS.training)),
+    code_version=digest(
+        source_digest(*LEARNING, *SEEING), asdict(SETTINGS.image_classifier), asdict(SETTINGS.training)
+    ),
 )
 @plainly
 def image_classifier(

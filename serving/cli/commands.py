@@ -29,6 +29,8 @@ from serving.packaging import read_champion
 from serving.rolling_back import rollback
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ml.predictor import Finding, Picture, Predictor, Word
 
 WORDS_PER_LINE = 8  # of more words each gets a line of its own
@@ -36,6 +38,13 @@ SPANS_SHOWN = 12
 PLOTTED_ROWS = 40
 PLOTS = (".png", ".svg")
 
+an_object = click.option(
+    "--object",
+    "number",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Which of several things in the picture is asked for, as `seehear classify` counts them.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of text.")
 
 
@@ -79,11 +88,11 @@ def main() -> None:
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path())
 @as_json
 def classify(images: tuple[str, ...], as_json: bool) -> None:
-    """Say what is pictured."""
+    """Say what is pictured; of several things each, the largest first, and where: x0, y0 to x1, y1 in pixels."""
 
     def one(predictor: Predictor, file: str) -> tuple[bool, dict, str]:
         picture = predictor.classify_image(read_picture(file))
-        text = _labelled(picture.label, picture.probabilities, "nothing known")
+        text = _labelled(picture.label, picture.probabilities, "nothing known") + _placed(picture)
         return picture.label is not None, {"file": file, **picture_answer(picture)}, text
 
     _each(images, one, as_json)
@@ -129,17 +138,19 @@ def recognize(recordings: tuple[str, ...], as_json: bool) -> None:
     type=click.Path(),
     help="Write the word's own sound there, as long as the recording (silence where it is absent).",
 )
+@an_object
 @as_json
-def extract(image: str, audio: str, out: str | None, as_json: bool) -> None:
+def extract(image: str, audio: str, out: str | None, number: int | None, as_json: bool) -> None:
     """Say whether and when the pictured word is said, and take it out of the recording.
 
-    Recordings of hours are gone through in constant memory.
+    Of several things in the picture the largest is asked for, unless --object names another. Recordings of hours are
+    gone through in constant memory.
     """
     with one_line():
         target = place_for(out, (".wav",))
         pixels, recording = read_picture(image), Watched(open_recording(audio))
         predictor = champions_predictor()
-        found = _extracted(predictor, predictor.classify_image(pixels), recording, target)
+        found = _extracted(predictor, _asked(predictor, pixels, number), recording, target)
     record = {"image": image, "audio": audio, **extraction_answer(found), "out": out}
     click.echo(json.dumps(record) if as_json else _said(found, audio))
     sys.exit(FOUND if found.present else NOTHING_FOUND)
@@ -157,8 +168,11 @@ def extract(image: str, audio: str, out: str | None, as_json: bool) -> None:
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the N surest recordings.")
 @click.option("--min-presence", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Only from this presence.")
 @click.option("--plot", metavar="OUT.png", type=click.Path(), help="Draw a timeline there: OUT.png or OUT.svg.")
+@an_object
 @as_json
-def search(image: str, folder: str, top: int | None, min_presence: float, plot: str | None, as_json: bool) -> None:
+def search(
+    image: str, folder: str, top: int | None, min_presence: float, plot: str | None, number: int | None, as_json: bool
+) -> None:
     """Rank the recordings in a folder that say what is pictured, and say when.
 
     A recording that cannot be read is named on the standard error, and the search goes on.
@@ -166,7 +180,7 @@ def search(image: str, folder: str, top: int | None, min_presence: float, plot: 
     with one_line():
         target, files, pixels = place_for(plot, PLOTS), recordings_in(folder), read_picture(image)
         predictor = champions_predictor()
-        pictured = predictor.classify_image(pixels)
+        pictured = _asked(predictor, pixels, number)
         if pictured.label is None:
             raise UserError(f"{image}: shows nothing that the model knows")
     answers = _searched(predictor, pictured, files)
@@ -208,6 +222,12 @@ def _each(files: Iterable[str], one: Callable, as_json: bool) -> None:
         any_found |= found
         click.echo(json.dumps(record) if as_json else f"{file}: {text}")
     sys.exit(BAD_INPUT if any_bad else FOUND if any_found else NOTHING_FOUND)
+
+
+def _asked(predictor: Predictor, pixels: np.ndarray, number: int | None) -> Picture:
+    """What is pictured; of several things the one of that number."""
+    pictured = predictor.classify_image(pixels)
+    return pictured if number is None else pictured.of_object(number)
 
 
 def _extracted(predictor: Predictor, pictured: Picture, recording: Watched, target: Path | None) -> Finding:
@@ -257,6 +277,17 @@ def _said(found: Finding, audio: str) -> str:
 
 def _labelled(label: str | None, probabilities: dict[str, float], nothing: str) -> str:
     return nothing if label is None else f"{label} ({probabilities[label]:.1%})"
+
+
+def _placed(picture: Picture) -> str:
+    """Several objects, a line each."""
+    if len(picture.objects) < 2:
+        return ""
+    lines = []
+    for number, one in enumerate(picture.objects):
+        x0, y0, x1, y1 = one.box
+        lines.append(f"\n  {number}: {one.label} ({one.probability:.1%}) at {x0},{y0} to {x1},{y1}")
+    return "".join(lines)
 
 
 def _listed(words: list[Word]) -> str:

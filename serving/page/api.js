@@ -13,10 +13,11 @@ export class Fault extends Error {
 }
 
 /** Returns {answer, tripMs, serviceMs}; serviceMs is null where the service does not say how long it took. */
-export async function extract(picture, recording, signal) {
+export async function extract(picture, recording, object, signal) {
   const form = new FormData();
   form.append("image", picture, "picture");
   form.append("audio", recording, "recording");
+  form.append("object", object);
   const started = performance.now();
   const response = await send("extract", { method: "POST", body: form, signal }, picture.size + recording.size);
   const answer = await response.json();

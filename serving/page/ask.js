@@ -3,6 +3,7 @@
 import { extract, Fault } from "./api.js";
 import { $ } from "./dom.js";
 import { setPlain, setText } from "./i18n.js";
+import { markObjects } from "./objects.js";
 import { currentPicture } from "./picture.js";
 import { currentRecording } from "./recording.js";
 import { present } from "./result.js";
@@ -11,7 +12,8 @@ const WORTH_ANOTHER_TRY = [0, 401, 429, 500, 502, 503, 504]; // 0: no answer cam
 let running = null;
 let countdown = 0;
 
-export async function ask() {
+/** number: which of several objects in the picture is asked for; the service's own choice where there is none. */
+export async function ask(number = "") {
   if (running) return;
   running = new AbortController();
   quiet();
@@ -21,7 +23,9 @@ export async function ask() {
     const recording = await currentRecording();
     if (!recording) throw new Fault("needRecording", {}, { status: 400 });
     waiting(true);
-    await present(await extract(picture, recording.blob, running.signal), recording);
+    const answered = await extract(picture, recording.blob, number, running.signal);
+    markObjects(answered.answer, ask);
+    await present(answered, recording);
     setPlain($("message"), "");
   } catch (fault) {
     showFault(fault);
@@ -71,7 +75,7 @@ function offerAgain(seconds) {
 }
 
 export function setUpAsking() {
-  $("go").addEventListener("click", ask);
+  $("go").addEventListener("click", () => ask());
   $("cancel").addEventListener("click", cancel);
   $("again").addEventListener("click", () => $("again").getAttribute("aria-disabled") === "false" && ask());
 }

@@ -6,7 +6,7 @@ import { sayNote, setLabel } from "./i18n.js";
 const INK_WIDTH = 0.085; // of the pad: as thick as handwritten digits usually are
 const MOST_UNDOS = 30;
 const EMPTY = { kind: "empty", blob: null, note: { t: "pictureNote" } };
-const DRAWN = { kind: "drawn", blob: null, note: { t: "pictureDrawn" } };
+const DRAWN = { kind: "drawn", blob: null, note: { t: "pictureDrawn" }, place: { scale: 1, left: 0, top: 0 } };
 
 const pad = $("pad");
 const ink = pad.getContext("2d", { willReadFrequently: true });
@@ -25,12 +25,22 @@ export async function choosePicture(blob, note) {
   remember();
   wipe();
   const unseen = { t: "pictureUnseen", values: { name: note } };
-  become({ kind: "file", blob, note: bitmap ? note : unseen });
+  const place = bitmap && placeOf(bitmap);
+  become({ kind: "file", blob, note: bitmap ? note : unseen, place });
   if (!bitmap) return;
-  const scale = Math.min(pad.width / bitmap.width, pad.height / bitmap.height);
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-  ink.imageSmoothingEnabled = scale < 1;
-  ink.drawImage(bitmap, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
+  ink.imageSmoothingEnabled = place.scale < 1;
+  ink.drawImage(bitmap, place.left, place.top, bitmap.width * place.scale, bitmap.height * place.scale);
+}
+
+/** Where a box in pixels of the picture lies on the pad, as a style; null where the picture cannot be shown. */
+export function placeOnPad([x0, y0, x1, y1]) {
+  if (!now.place) return null;
+  const { scale, left, top } = now.place;
+  const share = (pixels, side) => `${(100 * pixels) / side}%`;
+  return {
+    left: share(left + scale * x0, pad.width), top: share(top + scale * y0, pad.height),
+    width: share(scale * (x1 - x0), pad.width), height: share(scale * (y1 - y0), pad.height),
+  };
 }
 
 export function setUpPicture(onFile) {
@@ -46,8 +56,14 @@ export function setUpPicture(onFile) {
   become(EMPTY);
 }
 
+function placeOf({ width, height }) {
+  const scale = Math.min(pad.width / width, pad.height / height);
+  return { scale, left: (pad.width - width * scale) / 2, top: (pad.height - height * scale) / 2 };
+}
+
 function become(state) {
   now = state;
+  $("objects").replaceChildren(); // they were found in another picture
   $("pad-hint").hidden = state.kind !== "empty";
   sayNote($("picture-note"), state.note);
   if (state.kind === "file") setLabel(pad, "padShows", { name: state.note });
