@@ -180,6 +180,14 @@ def compose(stock: Stock, plan: Plan, generator: torch.Generator) -> Tensor:
     return (canvas + noise * plan.noise.to(device)[:, None, None, None]).clamp(0, 1)
 
 
+def as_pixels(pictures: Tensor) -> np.ndarray:
+    """Composed pictures (n, c, side, side) as uint8 (n, side, side, c); every other grey one dark on light."""
+    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    if pixels.shape[3] == 1:
+        pixels[1::2] = 255 - pixels[1::2]
+    return pixels
+
+
 @dataclass(frozen=True)
 class Truth:
     """What one composed picture holds: boxes (n, 4) in pixels and labels (n,)."""

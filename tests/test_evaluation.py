@@ -300,7 +300,8 @@ def test_the_report_has_every_key_of_the_contract_and_only_numbers_that_json_kno
     report = json.loads((evaluated.out / "evaluation.json").read_text(), parse_constant=refuse)
     assert report == json.loads(json.dumps(evaluated.report))
     assert {"source", "budget", "seed", "device", "git", "settings", "data"} <= set(report)
-    assert set(report["image"]) == RECOGNITION
+    assert set(report["image"]) == RECOGNITION | {"objects"}
+    assert set(report["image"]["objects"]) == {"f1", "precision", "recall", "n", "pictures"}
     for kind in ("cnn", "rnn", "lstm"):
         assert set(report["speech"][kind]) == RECOGNITION | {"unseen_speaker_accuracy", "latency_ms"}
     found_section = report["extraction"]

@@ -147,7 +147,7 @@ def test_a_picture_of_any_size_becomes_a_working_picture(size):
 def test_several_things_in_one_picture_are_found_and_named_on_dark_and_light_ground(see):
     held = stock_of(toy_images().where("test"))
     plan = collage.draw_plan(held, 60, 112, 28.0, BENCHMARK, seeded(7))
-    pixels = objects.composed_pixels(collage.compose(held, plan, seeded(8)))
+    pixels = collage.as_pixels(collage.compose(held, plan, seeded(8)))
     right = kept = wanted = 0
     for row, picture in enumerate(pixels):
         found = see.picture(picture).objects

@@ -17,6 +17,7 @@ from ml.evaluation import benchmark, metrics, plots, recognition
 from ml.evaluation.benchmark import Advance, Bench
 from ml.evaluation.examples import write_examples
 from ml.evaluation.gate import gate_answers
+from ml.evaluation.objects import object_figures
 from ml.evaluation.recognition import Answers
 from ml.evaluation.reference import write_predictions, write_reference
 from ml.files import write_json
@@ -64,7 +65,8 @@ def evaluate(
         gate = gate_figures(predictor, images, speech, settings, bar.update)
     report = {
         **_provenance(settings, predictor, cards, context),
-        "image": recognition.figures(pictured, predictor.cards["image_classifier"]),
+        "image": recognition.figures(pictured, predictor.cards["image_classifier"])
+        | {"objects": object_figures(predictor, images, "test", scenes, settings.evaluation.seed)},
         "speech": _with_left_out(_speech(predictors, test, speech, chosen), candidates, speech, leave_out),
         "extraction": extraction,
         "gate": gate,

@@ -34,6 +34,11 @@ class PictureClassifier:
         self._side, self._channels = self.card["arguments"]["side"], self.card["arguments"]["channels_in"]
         self._detector = Detector(self._model, self.card, device) if self._model.detector is not None else None
 
+    @property
+    def finds_objects(self) -> bool:
+        """Whether it looks for several things in larger pictures."""
+        return self._detector is not None
+
     def picture(self, pixels: np.ndarray) -> Picture:
         """What one picture shows and where, if it is large enough for several things also of each.
 

@@ -43,6 +43,7 @@ class Predictor:
         self.labels: tuple[str, ...] = self._separator.labels
         self.sample_rate_hz: int = self._separator.sample_rate_hz
         self.hop_s = self._separator.hop_s
+        self.finds_objects = self._see.finds_objects
         self.presence_threshold: float = self._separator.card["presence_threshold"]
         self._rule = IntervalRule.of(self._separator.card["activity_threshold"])
         self._goldens = tuple(goldens)

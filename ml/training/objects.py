@@ -65,20 +65,12 @@ def composed(stock: collage.Stock, count: int, generator: torch.Generator) -> tu
     return collage.compose(stock, plan, generator), (plan.boxes / CELL).to(device), plan.named.to(device)
 
 
-def composed_pixels(pictures: Tensor) -> np.ndarray:
-    """Composed pictures (n, c, side, side) as uint8 (n, side, side, c); every other grey one dark on light."""
-    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    if pixels.shape[3] == 1:
-        pixels[1::2] = 255 - pixels[1::2]
-    return pixels
-
-
 def decide(model: ImageCNN, card: dict, held: collage.Stock, seed: int) -> dict:
     """The `detector` section of a card with calibration and threshold, and what they give on composed validation
     pictures: the probability that something is there by Platt scaling, and the threshold of the best F1."""
     generator = torch.Generator().manual_seed(seed + 2)
     plan = collage.draw_plan(held, MANY_PLANS, WORKING_SIDE, FRAME, collage.Span(), generator)
-    pixels = composed_pixels(collage.compose(held, plan, generator))
+    pixels = collage.as_pixels(collage.compose(held, plan, generator))
     section = {"window": collage.window_of(held), "ink": held.plain, "calibration": [1.0, 0.0], "threshold": 0.5}
     detector = Detector(model, {**card, "detector": section}, held.pixels.device)
     found = [detector(one) for one in pixels]

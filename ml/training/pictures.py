@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml import collage, features, models, objectives
+from ml import collage, features, models, objectives, unknowns
 from ml.training.loop import (
     CHECKPOINT_STEPS,
     Run,
@@ -73,6 +73,7 @@ def train_image_classifier(
 
     trained = fit(run, model, loss_of, validate)
     logits = classify_pixels(trained.model, held_pixels).cpu()
+    nothing = unknown_logits(trained.model, held_pixels, run.seed)
     finder = detector_run(run, recipe, training.budget)
     stocks = [collage.stock_of(pixels, labels), collage.stock_of(held_pixels, held_labels)]
     found = train_detector(finder, *stocks)
@@ -84,8 +85,12 @@ def train_image_classifier(
         "classes": list(images.classes),
         "side": int(side),
         "channels": int(channels_in),
-        "temperature": calibrate(logits, held_labels),
-        "metrics": {"validation_accuracy": accuracy(logits, held_labels), "validation_n": len(held)},
+        "temperature": calibrate(*with_unknown(logits, held_labels, nothing)),
+        "metrics": {
+            "validation_accuracy": accuracy(logits, held_labels),
+            "validation_n": len(held),
+            "validation_unknown_accuracy": float((nothing.argmax(1) == classes).float().mean()),
+        },
     }
     card["detector"] = decide(whole, card, stocks[1], run.seed)
     card["metrics"]["validation_objects_f1"] = card["detector"]["validation_f1"]
@@ -122,9 +127,22 @@ def picture_batch(
     pictures = features.to_pictures(pixels[rows])
     maps = features.draw_affine(len(rows), features.AffineRange(), generator)
     moved = features.apply_affine(pictures, maps)
-    unknown = features.unknown_pictures(pictures[: max(1, len(rows) // UNKNOWN_SHARE)], generator)
+    unknown = unknowns.draw_unknowns(pictures[: max(1, len(rows) // UNKNOWN_SHARE)], generator)
     wanted = torch.cat((labels[rows], labels.new_full((len(unknown),), classes)))
     return torch.cat((moved, unknown)), wanted
+
+
+@torch.no_grad()
+def unknown_logits(model: nn.Module, pixels: Tensor, seed: int) -> Tensor:
+    """Logits (n, classes + 1) of pictures of nothing known, one for every UNKNOWN_SHARE of pixels (n', h, w, c)."""
+    generator = torch.Generator().manual_seed(seed + 3)
+    like = features.to_pictures(pixels[: max(3, min(len(pixels) // UNKNOWN_SHARE, 1000))])
+    return model(unknowns.draw_unknowns(like, generator)).float().cpu()
+
+
+def with_unknown(logits: Tensor, labels: Tensor, nothing: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels of pictures of every class and of nothing known together."""
+    return torch.cat((logits, nothing)), torch.cat((labels, labels.new_full((len(nothing),), logits.shape[1] - 1)))
 
 
 @torch.no_grad()

@@ -1,0 +1,57 @@
+"""Pictures of nothing that a classifier knows, drawn in batches: noise, shuffled things, scribbles, clouds."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ml import features
+
+SEGMENTS = 6  # at most; fewer than 4 may well be a thing
+CLOUD_GRIDS = (3, 6, 12)  # places a side, the coarse ones strongest, as in photographs
+
+
+def draw_unknowns(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """As many pictures (b, c, h, w) in [0, 1] of nothing known, of the size of `pictures`: a third of scribbles or
+    clouds, the rest `features.unknown_pictures`; grey ones are dark around the edge."""
+    count = len(pictures) // 3
+    made = features.unknown_pictures(pictures[count:], generator)
+    if not count:
+        return made
+    shown = [scribbles(pictures[: count - count // 3], generator), clouds(pictures[: count // 3], generator)]
+    return torch.cat((*shown, made))
+
+
+def scribbles(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Straight strokes at random, as many as letters have, one often beginning where another ends."""
+    b, c, h, w = like.shape
+    ends = 0.15 + 0.7 * torch.rand(b, SEGMENTS, 2, 2, generator=generator)  # (b, segments, end, x y)
+    joined = (torch.rand(b, SEGMENTS - 1, 1, generator=generator) < 0.5).float()
+    ends[:, 1:, 0] = joined * ends[:, :-1, 1] + (1 - joined) * ends[:, 1:, 0]
+    turn = 2 * torch.pi * torch.rand(b, SEGMENTS, generator=generator)
+    length = 0.3 + 0.4 * torch.rand(b, SEGMENTS, 1, generator=generator)
+    ends[:, :, 1] = (ends[:, :, 0] + length * torch.stack((turn.cos(), turn.sin()), dim=2)).clamp(0.1, 0.9)
+    count = torch.randint(4, SEGMENTS + 1, (b, 1), generator=generator)
+    width = 0.03 + 0.04 * torch.rand(b, 1, 1, 1, generator=generator)
+    level, strength = torch.rand(2, b, c, 1, 1, generator=generator)
+    y, x = ((torch.arange(size) + 0.5) / size for size in (h, w))
+    place = torch.stack((x.expand(h, w), y[:, None].expand(h, w)), dim=2)  # (h, w, 2)
+    start, way = ends[:, :, 0, None, None], (ends[:, :, 1] - ends[:, :, 0])[:, :, None, None]
+    along = ((place - start) * way).sum(-1) / way.square().sum(-1).clamp(min=1e-4)
+    apart = (place - start - along.clamp(0, 1)[..., None] * way).norm(dim=-1)  # (b, segments, h, w)
+    apart = torch.where((torch.arange(SEGMENTS) < count)[:, :, None, None], apart, torch.inf)
+    ink = (0.5 + (width - apart.amin(1, keepdim=True)) * h).clamp(0, 1)  # (b, 1, h, w)
+    ground = 0.2 * level if c == 1 else level
+    pen = 0.5 + 0.5 * strength if c == 1 else strength
+    return features.normalise_polarity((ground * (1 - ink) + pen * ink).to(like.device))
+
+
+def clouds(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Light and dark in patches of several sizes, like a photograph out of focus."""
+    b, c, h, w = like.shape
+    made = 0.5 + torch.zeros(b, c, h, w)
+    for i, size in enumerate(CLOUD_GRIDS):
+        patches = torch.randn(b, c, size, size, generator=generator)
+        made = made + 0.35 / 2**i * F.interpolate(patches, size=(h, w), mode="bicubic", align_corners=False)
+    return features.normalise_polarity(made.clamp(0, 1).to(like.device))
