@@ -32,13 +32,14 @@ DIGESTED = 20  # scenes of each plan, whose digest tells whether others have the
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.extraction")
     parser.add_argument("--leave-out", metavar="SPEAKER")
+    parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
     parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
     asked = parser.parse_args()
     try:
         settings = load_settings()
         paths = load_paths(settings)
         if not asked.page:
-            measure(settings, paths, asked.leave_out)
+            measure(settings, paths, asked.leave_out, asked.scenes)
         extraction_page.write(paths.root / "docs")
     except UserError as fault:
         print(f"seehear: {fault}", file=sys.stderr)
@@ -46,7 +47,7 @@ def main() -> int:
     return 0
 
 
-def measure(settings: Settings, paths: Paths, speaker: str | None) -> None:
+def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None = None) -> None:
     """Measures one variant and puts it into docs/extraction.json under its name."""
     images, speech = load_images(paths), load_speech(paths)
     if speaker is None:
@@ -55,7 +56,8 @@ def measure(settings: Settings, paths: Paths, speaker: str | None) -> None:
         speech = without(speech, speaker)
         predictor = trained_without(settings, paths, images, speech, speaker)
     bench = bench_of(predictor, images, speech, "test", settings)
-    n, heard = settings.evaluation.scenes.of(settings.training.budget), set(speech.where("train", "validation").group)
+    n = n or settings.evaluation.scenes.of(settings.training.budget)
+    heard = set(speech.where("train", "validation").group)
     with tqdm(total=6 * n, desc="scenes", unit="") as bar:
         section, _ = measure_extraction(bench, n, settings, heard, bar.update)
     plans = {"full": headline_plan(bench, "full", DIGESTED), "mixed": detection_plan(bench, DIGESTED)}
