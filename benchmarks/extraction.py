@@ -101,7 +101,9 @@ def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: 
     folder = paths.var / "benchmarks" / f"without_{speaker}"
     pictures, how = paths.candidates / "image_classifier", settings.training
     classifier, extractor = folder / "cnn", folder / "speech_extractor"
-    training.train_speech_classifier("cnn", speech, settings.speech_classifier.cnn, how, classifier, folder / "kept")
+    training.train_speech_classifier(
+        "cnn", speech, settings.speech_classifier.of("cnn"), how, classifier, folder / "kept"
+    )
     training.train_speech_extractor(
         speech, pictures, images, settings.speech_extractor, how, extractor, folder / "kept"
     )
