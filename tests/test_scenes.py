@@ -216,6 +216,16 @@ def test_training_scenes_have_one_to_three_words(bank):
     assert (drawn.levels[:, 0] == 1).all()
 
 
+def test_half_of_the_training_scenes_are_two_words_at_one_level_in_little_noise(bank):
+    drawn = scenes.draw_training_scenes(
+        bank, 800, torch.tensor([1, 2, 0]), generator(), torch.ones(3, dtype=torch.bool)
+    )
+    two, alike = (drawn.levels > 0).sum(1) == 2, drawn.levels[:, 1].log10().mul(20).abs() <= 2.5
+    hard = two & alike & drawn.inside[:, :2].all(1) & (drawn.noise_level <= 10 ** (-15 / 20))
+    assert 0.5 < hard.float().mean() < 0.66
+    assert drawn.noise_level.max() > 10 ** (-8 / 20)
+
+
 def test_the_target_lies_in_the_active_frames(bank):
     _, batch = training_batch(bank)
     energy = torch.nn.functional.avg_pool1d(batch.target.square()[:, None], 64)[:, 0]  # (b, samples / 64)

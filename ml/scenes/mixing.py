@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SPEEDS = ((17, 20), (9, 10), (19, 20), (1, 1), (21, 20), (11, 10), (23, 20))  # 0.85 to 1.15, as ratios
 MAX_CLIP_S = 3.0
 PRESENT_SHARE = 0.85
+HARD_SHARE = 0.5  # of two words at about one level, one within the other, in little noise
 GAP_SAMPLES = 64
 
 
@@ -154,12 +155,14 @@ def draw_training_scenes(
     That is fewer than are met later: presence is learnt from all the words of every scene, separation only from those
     that are there. The query is the first word's label or, in absent scenes, one that no word has: for half of them
     the label that sounds most like the first word's (`confusable` (classes,)). queryable (classes,) bool: labels that
-    have pictures.
+    have pictures. HARD_SHARE of the scenes are as hard as a scene can be: nothing in them is told apart by its place
+    or level.
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     clips = torch.randint(len(bank), (n, 3), generator=generator)
     labels = bank.labels[clips]  # (n, 3)
-    count = 1 + (rand(n) > 0.1).long() + (rand(n) > 0.75).long()
+    hard = rand(n) < HARD_SHARE
+    count = torch.where(hard, 2, 1 + (rand(n) > 0.1).long() + (rand(n) > 0.75).long())
     used = torch.arange(3) < count[:, None]
     other = rand(n, len(queryable)) - 100 * (~queryable).float()
     other = other.scatter_add(1, labels, -used.float() * 4).argmax(1)  # a label that no word has, where there is one
@@ -168,16 +171,16 @@ def draw_training_scenes(
     heard = ((labels == queries[:, None]) & used).any(1) | ~queryable[queries]
     queries = torch.where(heard, other, queries)
     queries = torch.where((rand(n) < PRESENT_SHARE) & queryable[labels[:, 0]], labels[:, 0], queries)
-    levels = 10 ** ((rand(n, 3) * 10 - 5) / 20)
+    levels = 10 ** ((rand(n, 3) * 10 - 5) * torch.where(hard, 0.5, 1.0)[:, None] / 20)
     levels[:, 0] = 1
     return TrainingScenes(
         clips=clips,
         speeds=torch.randint(bank.speeds, (n, 3), generator=generator),
         levels=levels * used,
         place=rand(n, 3),
-        inside=rand(n, 3) < 0.7,
+        inside=(rand(n, 3) < 0.7) | hard[:, None],
         queries=queries,
-        noise_level=10 ** (-(5 + 30 * rand(n)) / 20),
+        noise_level=10 ** (-torch.where(hard, 15 + 20 * rand(n), 5 + 30 * rand(n)) / 20),
         noise_colour=torch.randint(6, (n,), generator=generator),
         noise_start=rand(n),
     )

@@ -96,6 +96,12 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(asked and asked())
 
 
+def half_precision(run: Run) -> Run:
+    """The run in bfloat16 where the processor has it: convolutions this narrow then take half the time."""
+    half = has_bfloat16(run.device)
+    return dataclasses.replace(run, bfloat16=half, identity={**run.identity, "bfloat16": half})
+
+
 def plan_run(
     name: str,
     recipe: Recipe,

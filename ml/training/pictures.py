@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,13 @@ from torch import Tensor, nn
 from ml import collage, features, models, objectives, unknowns
 from ml.training.loop import (
     CHECKPOINT_STEPS,
-    Run,
     Shuffle,
     Trained,
     accuracy,
     calibrate,
     finish,
     fit,
-    has_bfloat16,
+    half_precision,
     plan_run,
     required,
     seeded,
@@ -98,12 +96,6 @@ def train_image_classifier(
     card = finish(run, Trained(whole, trained.history, trained.seconds + found.seconds), out, card)
     finder.checkpoint.unlink(missing_ok=True)
     return card
-
-
-def half_precision(run: Run) -> Run:
-    """The run in bfloat16 where the processor has it: convolutions this narrow then take half the time."""
-    half = has_bfloat16(run.device)
-    return replace(run, bfloat16=half, identity={**run.identity, "bfloat16": half})
 
 
 def with_detector(arguments: dict, classifier: nn.Module, detector: nn.Module) -> models.ImageCNN:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ml import extraction, features, models, objectives, scenes
 from ml.config import UserError
-from ml.training.loop import CHECKPOINT_STEPS, Run, finish, fit, plan_run, required, seeded
+from ml.training.loop import CHECKPOINT_STEPS, Run, finish, fit, half_precision, plan_run, required, seeded
 
 if TYPE_CHECKING:
     from ml.config import ExtractorRecipe, Training
@@ -41,6 +41,7 @@ def train_speech_extractor(
     image_model, image_card = models.load_model(image_dir)
     data = {"audio": speech.digest, "images": images.digest, "image_classifier": image_card["digests"][models.WEIGHTS]}
     run = plan_run("speech_extractor", recipe, training, data, checkpoints, progress, checkpoint_steps)
+    run = half_precision(run)
     labels = extraction.shared_labels(image_card["classes"], speech.classes)
     if len(labels) < 2:
         raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")

@@ -1,0 +1,114 @@
+"""FSDD-Scenes: the extractor beside oracles and baselines, for seen speakers and for one that training never heard.
+
+`python -m benchmarks.extraction` measures the candidates of the last run on the test clips; with `--leave-out SPEAKER`
+it first trains an extractor and a speech classifier without that speaker (a training that was ended goes on where it
+stood) and measures them on all of the speaker's clips. Figures go to docs/extraction.json, and docs/extraction.md is
+written anew from it; `--page` does only that.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks import extraction_page
+from ml import scenes, training
+from ml.config import Paths, Settings, UserError, load_paths, load_settings
+from ml.datasets import ImageSet, SpeechSet, load_images, load_speech
+from ml.evaluation.benchmark import bench_of, detection_plan, headline_plan
+from ml.evaluation.report import measure_extraction
+from ml.files import write_json
+from ml.predictor import Predictor
+
+DIGESTED = 20  # scenes of each plan, whose digest tells whether others have the same
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.extraction")
+    parser.add_argument("--leave-out", metavar="SPEAKER")
+    parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
+    parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
+    asked = parser.parse_args()
+    try:
+        settings = load_settings()
+        paths = load_paths(settings)
+        if not asked.page:
+            measure(settings, paths, asked.leave_out, asked.scenes)
+        extraction_page.write(paths.root / "docs")
+    except UserError as fault:
+        print(f"seehear: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None = None) -> None:
+    """Measures one variant and puts it into docs/extraction.json under its name."""
+    images, speech = load_images(paths), load_speech(paths)
+    if speaker is None:
+        predictor = predictor_of(paths.candidates)
+    else:
+        speech = without(speech, speaker)
+        predictor = trained_without(settings, paths, images, speech, speaker)
+    bench = bench_of(predictor, images, speech, "test", settings)
+    n = n or settings.evaluation.scenes.of(settings.training.budget)
+    heard = set(speech.where("train", "validation").group)
+    with tqdm(total=6 * n, desc="scenes", unit="") as bar:
+        section, _ = measure_extraction(bench, n, settings, heard, bar.update)
+    plans = {"full": headline_plan(bench, "full", DIGESTED), "mixed": detection_plan(bench, DIGESTED)}
+    record = {
+        "source": paths.source,
+        "budget": settings.training.budget,
+        "left_out": speaker,
+        "seed": settings.training.seed,
+        "scenes": n,
+        "steps": predictor.cards["speech_extractor"]["steps"],
+        "train_s": predictor.cards["speech_extractor"]["train_s"],
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "digests": {name: scenes.scenes_digest(plan, bench.speech) for name, plan in plans.items()},
+        "extraction": section,
+    }
+    keep(paths.root / "docs" / "extraction.json", f"{paths.source} {speaker or 'seen'}", record)
+
+
+def keep(file: Path, name: str, record: dict) -> None:
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    write_json(file, {**known, name: record})
+
+
+def predictor_of(candidates: Path, speech: Path | None = None, extractor: Path | None = None) -> Predictor:
+    """The candidates with, where given, another speech classifier and extractor; UserError where one is missing."""
+    speech = speech or candidates / "speech_classifier" / "cnn"
+    return Predictor.from_models(candidates / "image_classifier", speech, extractor or candidates / "speech_extractor")
+
+
+def without(speech: SpeechSet, speaker: str) -> SpeechSet:
+    """The recordings with all of `speaker` as the test split, and nothing else in it."""
+    theirs = speech.group == speaker
+    if not theirs.any():
+        raise UserError(f"--leave-out {speaker}: expected one of {', '.join(sorted(set(speech.group)))}")
+    split = np.where(theirs, "test", np.where(speech.split == "test", "unused", speech.split))
+    return dataclasses.replace(speech, split=split, digest=f"{speech.digest} without {speaker}")
+
+
+def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: SpeechSet, speaker: str) -> Predictor:
+    """An extractor and a CNN for speech that never heard the speaker, and the candidates' picture classifier."""
+    folder = paths.var / "benchmarks" / f"without_{speaker}"
+    pictures, how = paths.candidates / "image_classifier", settings.training
+    classifier, extractor = folder / "cnn", folder / "speech_extractor"
+    training.train_speech_classifier(
+        "cnn", speech, settings.speech_classifier.of("cnn"), how, classifier, folder / "kept"
+    )
+    training.train_speech_extractor(
+        speech, pictures, images, settings.speech_extractor, how, extractor, folder / "kept"
+    )
+    return predictor_of(paths.candidates, classifier, extractor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""docs/extraction.md, written from docs/extraction.json and docs/extraction_tries.csv."""
+
+import csv
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from ml import scenes
+
+ORACLE_NAMES = {"irm": "ideal ratio mask", "psm": "phase-sensitive mask", "complex": "complex mask, at most 2"}
+BASELINE_NAMES = {
+    "unprocessed": "unprocessed",
+    "constant_mask": "a constant mask",
+    "energy_gate": "gating by energy",
+    "audio_only": "audio only (a picture that says nothing)",
+    "separate_then_recognise": "separate, then recognise",
+}
+GOALS = (  # figure, key, goal, whether less is better
+    ("SI-SDR improvement, full overlap, seen speakers (dB)", "gain", 10.7, False),
+    ("word accuracy of the extracted sound", "word_accuracy", 0.97, False),
+    ("presence AUC", "presence_auc", 0.99, False),
+    ("misses at 1 % false alarms", "miss_at_1pct_false_alarm", 0.05, True),
+    ("localisation mAP at IoU 0.5", "localisation_map", 0.93, False),
+    ("median boundary error (ms)", "boundary_error_ms_median", 15.0, True),
+    ("swapping the picture swaps the word", "image_swap_success", 0.97, False),
+    ("words of a scene, F1", "words_f1", 0.93, False),
+    ("real-time factor on one thread", "real_time_factor", 0.1, True),
+)
+
+
+def write(folder: Path) -> None:
+    """Writes extraction.md and extraction-systems.png into the folder that holds the measured figures."""
+    file = folder / "extraction.json"
+    records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    parts = [DEFINITION, *(_measured(name, record) for name, record in records.items())]
+    parts += [_goals(records), _tries(folder / "extraction_tries.csv")]
+    (folder / "extraction.md").write_text("\n".join(part.strip() + "\n" for part in parts), encoding="utf-8")
+    if records:
+        _plot(next(iter(records.values()))["extraction"], folder / "extraction-systems.png")
+
+
+def _measured(name: str, record: dict) -> str:
+    """One variant: who was heard, how it was trained, and every system on the headline scenes."""
+    found, speaker = record["extraction"], record["left_out"]
+    command = "python -m benchmarks.extraction" + (f" --leave-out {speaker}" if speaker else "")
+    ours = found["si_sdr_improvement_db"]["full_overlap"]
+    rows = [("**SeeHear**", ours, "")]
+    rows += [(ORACLE_NAMES[key], value, "oracle") for key, value in found["oracle_db"].items()]
+    rows += [
+        (BASELINE_NAMES[key], value, "beaten" if value["beaten"] else "not beaten")
+        for key, value in found["baselines"].items()
+    ]
+    digests = ", ".join(f"{plan} `{digest[:16]}`" for plan, digest in record["digests"].items())
+    others = {bucket: value["mean"] for bucket, value in found["si_sdr_improvement_db"].items()}
+    return f"""
+## Measured: {name}
+
+`SEEHEAR_SOURCE={record["source"]} SEEHEAR_BUDGET={record["budget"]} {command}`, seed {record["seed"]},
+{record["steps"]} steps ({record["train_s"]:.0f} s), {found["parameters"]} parameters, {record["scenes"]} scenes,
+{record["machine"]}.
+{f"Training never heard {speaker}; scenes are of this speaker's clips alone." if speaker else ""}
+The first 20 scenes of each plan have the digests {digests}.
+
+| two words, full overlap, 0 dB | SI-SDR improvement (dB) | 95 % interval | |
+|---|---|---|---|
+{chr(10).join(_row(*row) for row in rows)}
+
+Partial overlap {others["partial_overlap"]:.1f} dB, no overlap {others["no_overlap"]:.1f} dB.
+Word accuracy {_share(found, "word_accuracy")}, of the unprocessed mixture {_share(found, "word_accuracy_unprocessed")},
+of the clean word {_share(found, "word_accuracy_clean")}.
+"""
+
+
+def _row(name: str, value: dict | float, note: str) -> str:
+    if not isinstance(value, dict):
+        return f"| {name} | {value:.2f} | | {note} |"
+    low, high = value["mean_ci95"] or (float("nan"), float("nan"))
+    return f"| {name} | {value['mean']:.2f} | {low:.2f} to {high:.2f} | {note} |"
+
+
+def _share(found: dict, key: str) -> str:
+    return "not measured" if found[key] is None else f"{found[key]:.1%}"
+
+
+def _goals(records: dict) -> str:
+    """The goals beside every variant's figure, those that were missed marked so."""
+    head = " | ".join(records)
+    lines = [f"| figure | goal | {head} |", "|---" * (2 + len(records)) + "|"]
+    for title, key, goal, less in GOALS:
+        sign = "≤" if less else "≥"
+        cells = " | ".join(_reached(record["extraction"], key, goal, less) for record in records.values())
+        lines.append(f"| {title} | {sign} {goal:g} | {cells} |")
+    return "## Beside the goals\n\n" + "\n".join(lines) + "\n"
+
+
+def _reached(found: dict, key: str, goal: float, less: bool) -> str:
+    value = found["si_sdr_improvement_db"]["full_overlap"]["mean"] if key == "gain" else found[key]
+    if value is None:
+        return "not measured"
+    return f"{value:.3g}" + ("" if (value <= goal if less else value >= goal) else " (not reached)")
+
+
+def _tries(file: Path) -> str:
+    if not file.exists():
+        return ""
+    with file.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.reader(opened))
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---" * len(rows[0]) + "|")
+    return "## What was tried\n\nValidation scenes, full overlap, two words at 0 dB; one seed.\n\n" + "\n".join(lines)
+
+
+def _plot(found: dict, file: Path) -> None:
+    """Mean improvement of every system with its interval."""
+    systems = {"SeeHear": found["si_sdr_improvement_db"]["full_overlap"]}
+    systems |= {BASELINE_NAMES[key]: value for key, value in found["baselines"].items()}
+    figure, axes = pyplot.subplots(figsize=(7, 3))
+    for place, value in enumerate(systems.values()):
+        low, high = value["mean_ci95"]
+        axes.errorbar(value["mean"], place, xerr=[[value["mean"] - low], [high - value["mean"]]], fmt="o", capsize=3)
+    for key, value in found["oracle_db"].items():
+        if value < 20:
+            axes.axvline(value, linestyle=":", color="grey")
+            axes.text(value, -0.7, key, ha="center", fontsize=8)
+    axes.set_yticks(range(len(systems)), list(systems))
+    axes.set_xlabel("SI-SDR improvement (dB), full overlap, 95 % interval")
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
+
+
+DEFINITION = f"""
+# Extraction: the benchmark and what was measured
+
+This page is written by `python -m benchmarks.extraction` (`--page` writes it anew without measuring).
+
+## FSDD-Scenes
+
+Mixtures of spoken words, made of **test clips only** by a seeded generator (`ml/scenes/planned.py`) that draws plain
+arrays first and renders them afterwards. Whoever has the same clips gets the same scenes: scene *i* of a plan uses
+`numpy.random.default_rng((seed, i))` alone, sums are in float64 and rounded once, and `scenes.scenes_digest` gives the
+SHA-256 of mixtures and targets as 16-bit integers, by which two machines can tell. A test holds the digest of a small
+plan.
+
+- **full, partial, none**: two different words at 0 dB, white noise at 30 dB, the pictured word present. The shorter
+  word lies inside the longer; 10-90 % of the shorter overlap; nothing overlaps. *full* is the headline.
+- **mixed**: one to three words, which may repeat, at -5 to 5 dB, noise at 5 to 30 dB, any overlap; 30 % lack the
+  pictured word, and half of these begin with the word that is most easily taken for it: {
+    ", ".join(f"{word} for {other}" for word, other in scenes.CONFUSABLE.items())
+}.
+- Queries are the calibrated posteriors of test pictures of the word. Levels are root mean squares over active samples,
+  which run from the first to the last sample above -40 dB of a clip's peak. A place counts at IoU 0.5.
+- `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard.
+
+Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
+interval lies wholly above its. *Audio only* asks the same extractor with equal shares for every label; *separate, then
+recognise* takes out the two words that are heard most surely and lets the speech classifier choose between them.
+"""
