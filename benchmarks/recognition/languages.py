@@ -49,6 +49,7 @@ ENGLISH = Language(
         "data": ("", "validation at 0 dB, by training clips"),
     },
     tried={
+        "before": "the recipe before: speeds, pauses, noise from 0 dB",
         "all": "all of it",
         "none": "only speeds and pauses",
         "no warp": "without warped formants",
@@ -100,6 +101,7 @@ CHINESE = Language(
         "data": ("", "不同训练条数下的验证集准确率（0 dB）"),
     },
     tried={
+        "before": "原来的做法：变速、停顿、0 dB 起的噪声",
         "all": "全部使用",
         "none": "只变速和加停顿",
         "no warp": "不移动共振峰",

@@ -73,7 +73,10 @@ def _figures(piece: Piece, model: nn.Module, card: dict, speech: SpeechSet) -> d
         case "unseen":
             return {**found, "unseen": _judged(model, card, speech.of(piece.left_out), True)}
         case "augmentation":
-            return {**found, "unseen": _judged(model, card, speech.of(piece.left_out).where("train", "validation"))}
+            return {
+                **found,
+                "unseen": _judged(model, card, speech.of(piece.left_out).where("train", "validation", "gate")),
+            }
         case _:
             return {**found, "validation_0_db": _judged(model, card, noisy(held, 0))}
 

@@ -144,7 +144,8 @@ def tried_rows(results: Results, names: Mapping[str, str], missing: str) -> Tabl
     for one in results.of("augmentation"):
         name = "voices" if one["extra_voices"] else one["changed"]
         rows.append((names[name], one["left_out"], share(one["unseen"], missing), str(one["steps"])))
-    return rows
+    order = list(names.values())
+    return sorted(rows, key=lambda row: (row[1], order.index(row[0])))
 
 
 def layer_rows(results: Results, names: Mapping[str, str], missing: str) -> Table:
