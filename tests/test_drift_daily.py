@@ -29,6 +29,7 @@ from data_checks.drift.log import FEEDBACK_SCHEMA, REFERENCE_SCHEMA
 from ml.config import load_settings
 
 MONITORING = dataclasses.replace(load_settings().monitoring, min_window=50, min_corrections=30)
+POINTER = {"tag": "seehear:a", "digest": "digest-a", "reference": "r.parquet"}
 MONDAY = date(2026, 3, 2)
 
 
@@ -260,7 +261,7 @@ def test_the_asset_shows_all_of_it(reference, tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / "models" / "references").mkdir(parents=True)
     (root / "params.yaml").write_text((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
-    (root / "models" / "champion.json").write_text(json.dumps({"reference": "r.parquet"}))
+    (root / "models" / "champion.json").write_text(json.dumps(POINTER))
     pq.write_table(
         pa.Table.from_pandas(reference, REFERENCE_SCHEMA, preserve_index=False),
         root / "models" / "references" / "r.parquet",
