@@ -31,6 +31,7 @@ class KeptMedia:
 
     def __init__(self, folder: Path | None, days: int):
         self.folder, self.days = folder, days
+        self.deleted_days = 0
         self._swept: date | None = None
         self._guard = threading.Lock()
         self._sweep_daily()
@@ -72,7 +73,7 @@ class KeptMedia:
                 return
             self._swept = _today()
         try:
-            self.sweep()
+            self.deleted_days += self.sweep()
         except OSError as fault:  # another worker may be at it, too; the daily report does it again
             logger.error("%s: not all that is over could be deleted: %s", self.folder, fault)
 

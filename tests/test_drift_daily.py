@@ -29,6 +29,7 @@ from data_checks.drift.log import FEEDBACK_SCHEMA, REFERENCE_SCHEMA
 from ml.config import load_settings
 
 MONITORING = dataclasses.replace(load_settings().monitoring, min_window=50, min_corrections=30)
+POINTER = {"tag": "seehear:a", "digest": "digest-a", "reference": "r.parquet"}
 MONDAY = date(2026, 3, 2)
 
 
@@ -253,6 +254,31 @@ def test_a_torn_report_of_the_day_before_is_named_and_passed_over(reference, tmp
 # ---------------------------------------------------------------------------------------------------------- the asset
 
 
+def test_the_log_s_asset_counts_what_is_torn_old_or_from_the_future(tmp_path):
+    from orchestration.assets.monitoring import prediction_log
+    from orchestration.resources import Project
+
+    (tmp_path / "params.yaml").write_text((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
+    log(tmp_path / "var", answers(60, 10))
+    log(tmp_path / "var", answers(7, 11, "2136-01-01"))
+    folder = tmp_path / "var" / "prediction_log" / f"date={day_after(0)}"
+    (folder / "torn.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"request_id": ["a"], "time": [datetime(2026, 3, 2, tzinfo=UTC)]}), folder / "old.parquet")
+    kept = tmp_path / "var" / "media" / "date=2026-03-02"
+    kept.mkdir(parents=True)
+    result = dg.materialize([prediction_log], resources={"project": Project(root=str(tmp_path))})
+    (made,) = result.get_asset_materialization_events()
+    shown = made.materialization.metadata
+    assert shown["dagster/row_count"].value == 68
+    assert shown["unreadable_shards"].value == 1
+    assert shown["answers_from_the_future"].value == 7
+    days = {record.data["day"]: record.data for record in shown["by_day"].records}
+    assert days[day_after(0)]["of an older schema"] == 1
+    assert (folder / "torn.parquet").exists(), "nothing is lost"
+    assert shown["days_of_media_deleted"].value == 1
+    assert not kept.exists(), "media that are over go, whether the service runs or not"
+
+
 def test_the_asset_shows_all_of_it(reference, tmp_path, monkeypatch):
     from orchestration.assets.monitoring import drift_report
     from orchestration.resources import Project
@@ -260,7 +286,7 @@ def test_the_asset_shows_all_of_it(reference, tmp_path, monkeypatch):
     root = tmp_path / "project"
     (root / "models" / "references").mkdir(parents=True)
     (root / "params.yaml").write_text((Path(__file__).resolve().parents[1] / "params.yaml").read_text())
-    (root / "models" / "champion.json").write_text(json.dumps({"reference": "r.parquet"}))
+    (root / "models" / "champion.json").write_text(json.dumps(POINTER))
     pq.write_table(
         pa.Table.from_pandas(reference, REFERENCE_SCHEMA, preserve_index=False),
         root / "models" / "references" / "r.parquet",

@@ -25,11 +25,13 @@ import requests
 import soundfile
 import tones
 from PIL import Image
+from served import metric, until
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from ml import media
 from ml.config import Paths, UserError
 from ml.predictor import Predictor, write_bundle
 from ml.predictor.bundle import read_goldens
@@ -372,6 +374,11 @@ def test_every_answer_is_logged_with_its_id_and_model_and_feedback_joins_it(url,
     assert row["image_brightness"] == pytest.approx(tones.picture("down").mean() / 255, abs=1e-3)
     assert row["latency_ms"] > 0
     assert len(row["image_embedding"]) == len(predictor.classify_image(tones.picture("down")).embedding)
+    whole = predictor.embed_recording(*media.decode_recording(RECORDING))
+    np.testing.assert_allclose(row["speech_embedding"], whole, atol=1e-4)
+    assert dict(row["pictured_probabilities"]) == pytest.approx(present["pictured"]["probabilities"])
+    assert dict(row["heard_probabilities"])["down"] == pytest.approx(present["heard"]["probability"])
+    assert not (paths.var / "media").exists(), "no raw media unless switched on"
     assert rows[absent["request_id"]]["present"] is False
     assert rows[absent["request_id"]]["heard"] is None
     assert rows[spoken["request_id"]]["image_brightness"] is None
@@ -379,6 +386,16 @@ def test_every_answer_is_logged_with_its_id_and_model_and_feedback_joins_it(url,
 
     joined = rows_with(paths.var / "feedback", [absent["request_id"]])[absent["request_id"]]
     assert (joined["pictured"], joined["heard"], joined["consent"]) == ("down", None, True)
+
+
+@pytest.mark.slow
+def test_a_log_and_media_that_cannot_be_written_fail_no_request_and_are_counted(bento, paths, tmp_path, monkeypatch):
+    (tmp_path / "no-folder").write_text("a file stands where the folder should be")
+    monkeypatch.setenv("SEEHEAR_LOG", str(tmp_path / "no-folder" / "prediction_log"))
+    monkeypatch.setenv("SEEHEAR_KEEP_MEDIA_DAYS", "1")
+    with serve(bento, paths) as address:
+        assert [extract(address).status_code for _ in range(5)] == [200] * 5
+        until(lambda: sum(metric(address, "seehear_log_dropped_rows_total").values()) >= 5, 30)
 
 
 def test_refused_requests_leave_no_row(url, paths):

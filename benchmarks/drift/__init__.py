@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from benchmarks.drift.held_out import held_out, trained
+from benchmarks.drift.held_out import hold_out, trained
 from benchmarks.drift.traffic import Change, Draws, Traffic, changes
 from data_checks.drift import DriftVerdict, measure_drift, with_alarm
 from ml.config import Monitoring, Paths, load_settings
@@ -48,7 +48,7 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
 
 
 def make_traffic(paths: Paths) -> Traffic:
-    sets = held_out(paths, SEED)
+    sets = hold_out(paths, SEED)
     pictures, speech = trained(paths, sets)
     return Traffic(sets, PictureClassifier(pictures, "cpu"), SpeechClassifier(speech, "cpu"))
 

@@ -36,7 +36,7 @@ def prediction_log(project: Project) -> dg.MaterializeResult:
             "shards": len(shards),
             "unreadable_shards": sum(row["unreadable"] for row in by_day),
             "answers_from_the_future": sum(row["answers"] for row in by_day if row["day"] > tomorrow()),
-            "days_of_media_deleted": kept_media(project.paths, days).sweep(),
+            "days_of_media_deleted": kept_media(project.paths, days).deleted_days,
             "folder": dg.MetadataValue.path(str(folder)),
             "by_day": previews.table(by_day),
         },
