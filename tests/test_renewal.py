@@ -128,11 +128,11 @@ SHIFT = Traffic(snr_db=10.0)
 
 
 def test_a_true_shift_is_retrained_once_and_a_restart_of_the_daemon_changes_nothing(tmp_path, instance):
-    """Nine days; the shift begins on the third."""
-    lived = World(simulated_project(tmp_path / "one"), instance, 0, {3: SHIFT}, step_h=12).live(9)
+    """Eight days; the shift begins on the fourth."""
+    lived = World(simulated_project(tmp_path / "one"), instance, 0, {3: SHIFT}, step_h=12).live(8)
     (tmp_path / "other").mkdir()
     with dg.instance_for_test(temp_dir=str(tmp_path / "other")) as other:
-        again = World(simulated_project(tmp_path / "two"), other, 0, {3: SHIFT}, step_h=12, restart=reopened).live(9)
+        again = World(simulated_project(tmp_path / "two"), other, 0, {3: SHIFT}, step_h=12, restart=reopened).live(8)
     assert len(lived) == 1
     assert START + 4 * DAY < lived[0] < START + 6.5 * DAY, "after two windows with drift"
     assert again == lived
@@ -154,9 +154,9 @@ def lasting_drift(project: Simulated, instance: dg.DagsterInstance, ticks: int, 
 
 
 def test_lasting_drift_gives_exactly_the_budgeted_runs(tmp_path, instance):
-    """A hundred looks, challengers that lose: one at once, the next after twice the cooldown."""
+    """Fifty looks, challengers that lose: one at once, the next after twice the cooldown."""
     project = simulated_project(tmp_path / "project")
-    assert lasting_drift(project, instance, 100, "kept") == [0, 48]
+    assert lasting_drift(project, instance, 50, "kept") == [0, 48]
     assert len(decisions.newest(project.paths)) < 20, "repeated decisions are one line"
 
 
