@@ -52,7 +52,7 @@ def consider(project: Project, run: str = "") -> Outcome:
     if current and current["digest"] == report["models"]:
         return Outcome(False, "the candidates are the champion", current)
     model, at = _described(report, parts), project.now().isoformat(timespec="seconds")
-    if current and (why := _withdrawn(paths, model)):
+    if current and (why := stays_out(paths, model)):
         return _kept(paths, model, why, current, run, at)
     decision, answers = _judged(project, parts, current)
     compared = tuple({**asdict(one), "better": one.better} for one in decision.comparisons)
@@ -100,7 +100,7 @@ def _described(report: Mapping, parts: tuple[Path, Path, Path]) -> dict:
     }
 
 
-def _withdrawn(paths: Paths, model: Mapping) -> str:
+def stays_out(paths: Paths, model: Mapping) -> str:
     """Why a challenger that is a rolled-back model again stays out, or ""."""
     for former in champion.withdrawn(paths):
         same = [name for name in ("digest", "weights", "made_of") if former.get(name) == model[name]]

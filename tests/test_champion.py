@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
+import dagster as dg
 import pytest
 import tones
+from renewal import ROOT
 from served import another_model
 
 from ml.config import Paths, UserError
-from orchestration import champion, reigns
+from orchestration import champion, promotion, reigns
 from orchestration.champion import KEPT, PROMOTED, ROLLED_BACK, roll_back
 from orchestration.resources import Project
 from serving import packaging
@@ -176,3 +181,58 @@ def test_the_history_is_a_table_and_a_plot_that_name_data_and_reason(paths, mode
     assert table.count("\n| seehear:") == 4
     assert "raw_audio 11111111" in table
     assert "better \\| in w1" in table
+
+
+@pytest.mark.parametrize("same", ["digest", "weights", "made_of"])
+def test_a_model_that_was_rolled_back_stays_out_until_it_differs_or_is_taken_up_again(paths, models, same):
+    told = [{**model, "made_of": f"m{number}"} for number, model in enumerate(models[:2])]
+    for model in told:
+        promote(paths, model)
+    roll_back(paths, "quiet words")
+    again = {"digest": "another", "weights": "another", "made_of": "another"}
+    assert promotion.stays_out(paths, again) == ""
+    reason = promotion.stays_out(paths, again | {same: told[1][same]})
+    assert "quiet words" in reason
+    assert told[1]["tag"] in reason
+    roll_back(paths, "it was the microphone", told[1]["tag"])
+    assert promotion.stays_out(paths, again | {same: told[1][same]}) == ""
+
+
+# the command
+
+
+def seehear(root, *words: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "SEEHEAR_ROOT": str(root)}
+    command = [sys.executable, "-m", "serving.cli", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def project(paths):
+    shutil.copy(ROOT / "params.yaml", paths.root)
+    return paths.root
+
+
+def test_the_command_says_in_one_line_why_it_cannot(project):
+    assert "--reason" in seehear(project, "rollback").stderr
+    done = seehear(project, "rollback", "--reason", "worse")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "seehear: there is no former champion to go back to"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_takes_the_former_champion_up_and_the_lineage_shows_it(project, paths, models):
+    """A minute: Dagster runs the job, and the Bento is built anew."""
+    for model in models[:2]:
+        promote(paths, model)
+    done = seehear(project, "rollback", "--reason", "quiet words are missed")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert models[0]["tag"] in done.stdout
+    assert at_work(paths) == models[0]["digest"]
+    with dg.DagsterInstance.local_temp(str(project / "var" / "dagster")) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("champion"))
+        made = event.asset_materialization
+        assert made.tags["dagster/data_version"] == models[0]["digest"]
+        assert made.metadata["reason"].value == "rolled back: quiet words are missed"
+    assert packaging.bento_of(models[0]["tag"], paths)

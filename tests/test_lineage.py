@@ -57,6 +57,11 @@ def test_drift_reports_are_partitioned_by_day_and_stand_outside_the_lineage(grap
     assert dg.AssetKey("drift_report") not in defs.resolve_job_def("lineage").asset_layer.executable_asset_keys
 
 
+def test_what_ought_to_be_made_in_time_says_by_when(graph):
+    for key in ("drift_report", "champion"):
+        assert graph.get(dg.AssetKey(key)).freshness_policy, key
+
+
 def test_strings_select_assets(graph):
     chosen = dg.AssetSelection.from_string('key:"raw_images"+').resolve(graph)
     names = {key.to_user_string() for key in chosen}

@@ -6,8 +6,8 @@ Runs are recorded in the instance and not executed. `pytest -m slow tests/test_r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -61,6 +61,8 @@ class World:
     step_h: int = 6
     restart: Callable[[dg.DagsterInstance], dg.DagsterInstance] = lambda instance: instance
     cursor: str | None = None
+    windows: dict[str, pd.DataFrame] = field(default_factory=dict)
+    verdicts: dict[str, drift.DriftVerdict] = field(default_factory=dict)
 
     def live(self, days: int) -> list[datetime]:
         """When retrainings were asked for."""
@@ -79,10 +81,18 @@ class World:
         return [datetime.fromisoformat(run.tags[evidence.ASKED]) for run in retrainings(instance)]
 
     def _tell(self, day: datetime, traffic: Traffic, model: str, reference: pd.DataFrame, rng) -> None:
-        """The report of a day."""
-        window = traffic.answers(model, ANSWERS, rng)
-        verdict = drift.measure_drift(reference, window, MONITORING, seed=self.seed)
-        write_report(self.project, day, asdict(verdict))
+        """The report of a day, with the alarm that the days before it give."""
+        name = day.date().isoformat()
+        self.windows[name] = traffic.answers(model, ANSWERS, rng)
+        verdict = drift.measure_drift(reference, self.windows[name], MONITORING, seed=self.seed)
+        verdict = replace(verdict, model=model)
+        former = {past: one for past, one in self.verdicts.items() if one.model == model}
+
+        def pooled(days: Sequence[str]) -> drift.DriftVerdict:
+            return drift.measure_drift(reference, pd.concat([self.windows[one] for one in days]), MONITORING, self.seed)
+
+        self.verdicts[name] = drift.with_alarm(name, verdict, former, pooled)
+        write_report(self.project, day, asdict(self.verdicts[name]))
 
     def _look(self, instance: dg.DagsterInstance) -> bool:
         """Let the sensor look; whether the champion has changed since, for a retraining is through at the next look."""
@@ -97,12 +107,7 @@ class World:
 
 
 def write_report(project: Simulated, day: datetime, verdict: dict) -> None:
-    """verdict.json with the alarm of two windows in three, where the verdict says none of its own."""
-    folder = project.paths.reports / "drift"
-    last = [folder / (day - back * DAY).date().isoformat() / "verdict.json" for back in (1, 2)]
-    former = [json.loads(file.read_text())["state"] for file in last if file.is_file()]
-    verdict.setdefault("alarm", verdict["state"] == "drift" and "drift" in former)
-    file = folder / day.date().isoformat() / "verdict.json"
+    file = project.paths.reports / "drift" / day.date().isoformat() / "verdict.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(verdict))
 
@@ -123,11 +128,11 @@ SHIFT = Traffic(snr_db=10.0)
 
 
 def test_a_true_shift_is_retrained_once_and_a_restart_of_the_daemon_changes_nothing(tmp_path, instance):
-    """Nine days; the shift begins on the third."""
-    lived = World(simulated_project(tmp_path / "one"), instance, 0, {3: SHIFT}, step_h=12).live(9)
+    """Eight days; the shift begins on the fourth."""
+    lived = World(simulated_project(tmp_path / "one"), instance, 0, {3: SHIFT}, step_h=12).live(8)
     (tmp_path / "other").mkdir()
     with dg.instance_for_test(temp_dir=str(tmp_path / "other")) as other:
-        again = World(simulated_project(tmp_path / "two"), other, 0, {3: SHIFT}, step_h=12, restart=reopened).live(9)
+        again = World(simulated_project(tmp_path / "two"), other, 0, {3: SHIFT}, step_h=12, restart=reopened).live(8)
     assert len(lived) == 1
     assert START + 4 * DAY < lived[0] < START + 6.5 * DAY, "after two windows with drift"
     assert again == lived
@@ -149,9 +154,9 @@ def lasting_drift(project: Simulated, instance: dg.DagsterInstance, ticks: int, 
 
 
 def test_lasting_drift_gives_exactly_the_budgeted_runs(tmp_path, instance):
-    """A hundred looks, challengers that lose: one at once, the next after twice the cooldown."""
+    """Fifty looks, challengers that lose: one at once, the next after twice the cooldown."""
     project = simulated_project(tmp_path / "project")
-    assert lasting_drift(project, instance, 100, "kept") == [0, 48]
+    assert lasting_drift(project, instance, 50, "kept") == [0, 48]
     assert len(decisions.newest(project.paths)) < 20, "repeated decisions are one line"
 
 

@@ -102,6 +102,7 @@ def feedback(project: Project) -> dg.MaterializeResult:
     kinds={"evidently"},
     owners=["team:operations"],
     description="Whether the answers of a day still look like those the champion was validated on, and what changed.",
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=30)),
     code_version=digest(source_digest("data_checks.drift"), asdict(SETTINGS.monitoring)),
 )
 @plainly

@@ -16,7 +16,7 @@ def main() -> int:
             project = build(Path(folder) / "project")
             from orchestration.demo import story  # only now, for it imports what looks at the environment
 
-            story.tell(project, CODE / "reports" / "demo-drift", Path(folder) / "corrections")
+            story.tell(project, CODE / "reports" / "demo-drift")
         except UserError as fault:
             print(f"seehear: {fault}", file=sys.stderr)
             return 1

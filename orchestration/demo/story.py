@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from ml.config import UserError
-from orchestration import automation, champion
+from orchestration import automation, champion, evidence, reviewing
 from orchestration.definitions import defs
 from orchestration.demo import traffic
 from orchestration.demo.timeline import Measured, Timeline
@@ -107,11 +107,12 @@ class Story:
             time.sleep(0.1)
         self.tell(f"the running service answers with {digest[:8]}, {time.monotonic() - begun:.1f} s after the asset")
 
-    def add(self, corrected: Sequence[Asked], folder: Path) -> None:
-        """The reviewed corrections become one added shard, by the job behind `seehear add`."""
-        place = str(traffic.reviewed_folder(corrected, folder))
-        self.run("adding", {"added": {"config": {"folder": place}}})
-        self.tell(f"{len(corrected)} reviewed recordings are an added shard under DVC", "corrections added")
+    def review(self) -> None:
+        """Somebody accepts every correction (`seehear review --accept all`); they become one added shard under DVC."""
+        if reviewing.main(["accept", "all"]) != reviewing.DONE:
+            raise UserError("the corrections could not be accepted")
+        new = evidence.new_labels(self.paths, self._champion()["added"])
+        self.tell(f"reviewed: {new} recordings are an added shard under DVC", "corrections added")
 
     def roll_back(self) -> None:
         reason = "shown in the demo"
@@ -123,7 +124,7 @@ class Story:
         return champion.usable_pointer(self.paths)
 
 
-def tell(project: Accelerated, out: Path, corrections: Path) -> list[Measured]:
+def tell(project: Accelerated, out: Path) -> list[Measured]:
     """Run the whole story; returns what was measured, and leaves timeline.md, .json and .png in `out`."""
     prepare_instance(project.paths.root)
     timeline = Timeline()
@@ -133,28 +134,26 @@ def tell(project: Accelerated, out: Path, corrections: Path) -> list[Measured]:
             story.begin()
             bento = packaging.bento_of(packaging.read_champion(story.paths).tag, story.paths)
             with client.serve(bento, story.paths, env={"SEEHEAR_FOLLOW": "1"}) as story.url:
-                _days(story, corrections)
+                _days(story)
         finally:
             plot = timeline.keep(out)
             print(f"\ntimeline: {plot.with_suffix('.md')}\nplot: {plot}")
     return timeline.measured
 
 
-def _days(story: Story, corrections: Path) -> None:
+def _days(story: Story) -> None:
     story.project.pass_days(1)
     story.live(traffic.usual(story.paths, A_DAY, seed=1), USUAL)
     story.report()
-    corrected: list[Asked] = []
     for _ in range(2):
         story.project.pass_days(1)
         _, asked = story.live(story.speaker.recordings(A_DAY), NEW)
         taken = traffic.correct(story.url, asked)
         story.tell(f"{taken} corrections came to /feedback, with consent")
-        corrected += asked
         story.report()
     story.project.pass_days(1)
     story.decide()
-    story.add(corrected, corrections)
+    story.review()
     if not story.decide():
         raise UserError("the policy asked for no retraining")
     another = story.speaker.recordings(1)[0]

@@ -128,12 +128,3 @@ def correct(url: str, asked: Sequence[Asked]) -> int:
         body = {"request_id": one.request_id, "heard": one.recording.word, "consent": True}
         taken += requests.post(f"{url}/feedback", json=body, timeout=60).status_code == 202
     return taken
-
-
-def reviewed_folder(asked: Sequence[Asked], folder: Path) -> Path:
-    """The consented recordings under the words that were said, as `seehear add` takes them."""
-    for number, one in enumerate(asked):
-        place = folder / "audio" / one.recording.word
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number:03d}.wav").write_bytes(one.recording.wav)
-    return folder

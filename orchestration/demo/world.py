@@ -92,6 +92,7 @@ def _move_in(root: Path) -> None:
         "SEEHEAR_ROOT": str(root),
         "DAGSTER_HOME": str(root / "var" / "dagster"),
         "BENTOML_HOME": str(root / "models" / "bentoml"),
+        "SEEHEAR_KEEP_MEDIA_DAYS": "30",  # what was sent becomes data only where it was kept
     }
     os.chdir(root)
 
