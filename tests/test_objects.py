@@ -13,8 +13,8 @@ from ml.collage import BENCHMARK, Span, Stock, Truth
 from ml.config import Training, UserError
 from ml.datasets import ImageSet
 from ml.features import to_pictures
+from ml.finding import working_picture
 from ml.predictor.classifying import PictureClassifier
-from ml.predictor.detecting import working_picture
 from ml.training import objects
 
 SIDE, FRAME = 112, 28.0

@@ -376,6 +376,37 @@ def test_a_label_that_validation_lacks_is_learnt_all_the_same(speech, images, im
         training.train_speech_extractor(alone, image_dir, images, how, CPU, tmp_path / "m", tmp_path / "c", False)
 
 
+NEEDED_BY_TRAINING = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from toy_models import image_recipe, speech_recipe, toy_images, toy_speech
+from ml import training
+from ml.config import ExtractorRecipe, PerBudget, Training
+out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
+training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
+training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
+small = ExtractorRecipe(PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, blocks=1, scene_s=0.8)
+training.train_speech_extractor(
+    toy_speech(), out / "image", toy_images(), small, how, out / "extractor", out / "notes", False
+)
+found = {name.partition(".")[0] for name in sys.modules if getattr(sys.modules[name], "__file__", None)}
+print(*sorted(found))
+"""
+WATCHED = {"PIL", "scipy", "soundfile", "pandas", "sklearn", "matplotlib", "yaml", "torchvision", "soxr", "dvc"}
+WATCHED |= {"dagster", "bentoml", "great_expectations", "evidently", "pydantic", "requests", "cv2", "numba", "librosa"}
+
+
+def test_training_needs_torch_torchaudio_numpy_and_pyarrow_and_safetensors_alone(tmp_path):
+    paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
+    command = [sys.executable, "-c", NEEDED_BY_TRAINING, tmp_path]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert {"torch", "torchaudio", "numpy", "pyarrow", "safetensors"} <= found
+    assert found & WATCHED == set()
+
+
 TRAINING_PROCESS = """
 import sys
 from pathlib import Path

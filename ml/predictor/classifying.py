@@ -13,9 +13,9 @@ from torch import Tensor
 from ml import media, models
 from ml.config import UserError
 from ml.features import LogMel, to_pictures
+from ml.finding import Detector
 from ml.models import ImageCNN, SpeechCNN, SpeechRecurrent
 from ml.predictor.answers import Picture, PicturedObject
-from ml.predictor.detecting import Detector
 from ml.predictor.locating import area, fills, ink_box, whole_box
 
 IMAGE_KINDS = {"image_cnn": ImageCNN}

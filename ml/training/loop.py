@@ -168,8 +168,23 @@ def fit(
     return Trained(average.eval(), history, spent + time.perf_counter() - begun)
 
 
+class Quiet:
+    """Steps that are shown to nobody."""
+
+    def __init__(self, steps: range):
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def set_postfix(self, figures: dict, refresh: bool) -> None:
+        pass
+
+
 def progress_bar(run: Run, first: int):
     """Steps from `first` on, shown as they go; a log file gets a line now and then, a terminal an animation."""
+    if not run.progress:
+        return Quiet(range(first, run.steps))
     from tqdm import tqdm
 
     return tqdm(
@@ -177,7 +192,6 @@ def progress_bar(run: Run, first: int):
         run.name,
         initial=first,
         total=run.steps,
-        disable=not run.progress,
         miniters=1,
         mininterval=0.2 if sys.stderr.isatty() else 10,
     )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ml import collage, detection
 from ml.detection import CELL, WORKING_SIDE, ObjectFinder
+from ml.finding import Detector, Found
 from ml.models import ImageCNN
-from ml.predictor.detecting import Detector, Found
 from ml.training.loop import Run, Trained, fit, seeded
 
 if TYPE_CHECKING:

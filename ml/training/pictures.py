@@ -108,15 +108,25 @@ def with_detector(arguments: dict, classifier: nn.Module, detector: nn.Module) -
 
 
 def resident_pixels(images: ImageSet, device: torch.device) -> Tensor:
-    """All pictures as one uint8 tensor (n, h, w, c) on the device."""
-    return torch.from_numpy(np.array(images.pixels)).to(device)
+    """All pictures as one uint8 tensor (n, h, w, c) on the device, grey ones dark around the edge."""
+    parts = torch.from_numpy(np.array(images.pixels)).split(4096)
+    return torch.cat([dark_edged(part.to(device)) for part in parts])
+
+
+def dark_edged(pixels: Tensor) -> Tensor:
+    """pixels uint8 (n, h, w, c) as `features.to_pictures` turns them, still as integers, so that it is done once."""
+    pictures = features.to_pictures(pixels)
+    return (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
 def picture_batch(
     pixels: Tensor, labels: Tensor, rows: Tensor, classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Moved pictures of `rows` and some of nothing known, whose label is `classes`: (b', c, h, w), (b',)."""
-    pictures = features.to_pictures(pixels[rows])
+    """Moved pictures of `rows` and some of nothing known, whose label is `classes`: (b', c, h, w), (b',).
+
+    pixels: as `resident_pixels` gives them.
+    """
+    pictures = pixels[rows].permute(0, 3, 1, 2).float() / 255
     maps = features.draw_affine(len(rows), features.AffineRange(), generator)
     moved = features.apply_affine(pictures, maps)
     unknown = unknowns.draw_unknowns(pictures[: max(1, len(rows) // UNKNOWN_SHARE)], generator)

@@ -14,7 +14,7 @@ from orchestration.assets.common import SETTINGS, plainly, provenance
 from orchestration.resources import Project, digest, source_digest
 
 LEARNING = ("ml.training", "ml.models", "ml.features", "ml.objectives")
-SEEING = ("ml.detection", "ml.collage", "ml.unknowns")
+SEEING = ("ml.detection", "ml.collage", "ml.unknowns", "ml.finding")
 R = TypeVar("R", bound=Recipe)
 
 

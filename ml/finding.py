@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ml import detection
@@ -100,6 +99,8 @@ def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
     height, width, channels = pixels.shape
     if max(height, width) <= longest:
         return pixels
+    from PIL import Image  # training shrinks nothing, and needs no Pillow
+
     size = [max(1, round(edge * longest / max(height, width))) for edge in (width, height)]
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, Image.Resampling.BOX)
     return np.asarray(picture).reshape(size[1], size[0], channels)

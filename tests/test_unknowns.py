@@ -1,0 +1,86 @@
+"""Pictures of something else: drawn for training, and, by a model trained on real digits, called by no name."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from ml import unknowns
+from ml.config import ImageRecipe, Paths, PerBudget, Training, project_root
+from ml.predictor.classifying import PictureClassifier
+
+STROKES = {
+    "A": [(0.2, 0.9, 0.5, 0.1), (0.5, 0.1, 0.8, 0.9), (0.33, 0.6, 0.67, 0.6)],
+    "E": [(0.25, 0.1, 0.25, 0.9), (0.25, 0.1, 0.8, 0.1), (0.25, 0.5, 0.7, 0.5), (0.25, 0.9, 0.8, 0.9)],
+    "K": [(0.25, 0.1, 0.25, 0.9), (0.75, 0.1, 0.25, 0.5), (0.25, 0.5, 0.8, 0.9)],
+    "M": [(0.15, 0.9, 0.2, 0.1), (0.2, 0.1, 0.5, 0.6), (0.5, 0.6, 0.8, 0.1), (0.8, 0.1, 0.85, 0.9)],
+    "W": [(0.1, 0.1, 0.3, 0.9), (0.3, 0.9, 0.5, 0.4), (0.5, 0.4, 0.7, 0.9), (0.7, 0.9, 0.9, 0.1)],
+}
+
+
+@pytest.mark.parametrize("shape", [(32, 1, 28, 28), (9, 3, 20, 20), (2, 1, 8, 8), (1, 1, 8, 8)])
+def test_pictures_of_nothing_are_as_many_as_asked_in_range_and_the_same_for_the_same_seed(shape):
+    like = torch.zeros(shape)
+    made = [unknowns.draw_unknowns(like, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert made[0].shape == shape
+    assert made[0].min() >= 0
+    assert made[0].max() <= 1
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_a_scribble_is_ink_on_dark_ground():
+    made = unknowns.scribbles(torch.zeros(40, 1, 28, 28), torch.Generator().manual_seed(0))
+    contrast = made.flatten(1).amax(1) - made.flatten(1).median(1).values
+    assert (contrast > 0.25).all()
+    assert (made[:, 0, 0].median(1).values < 0.5).all()
+
+
+def letter(name: str, side: int = 28) -> np.ndarray:
+    """uint8 (side, side, 1): a capital in light strokes as thick as a digit's."""
+    large = Image.new("L", (4 * side, 4 * side))
+    pen, ink = ImageDraw.Draw(large), 0.6 * 4 * side
+    for line in STROKES[name]:
+        pen.line([0.2 * 4 * side + ink * edge for edge in line], fill=255, width=int(0.07 * 4 * side))
+    return np.asarray(large.resize((side, side), Image.Resampling.BOX))[..., None]
+
+
+@pytest.fixture(scope="module")
+def see(tmp_path_factory) -> PictureClassifier:
+    """The classifier of the quick budget on MNIST, trained in a minute or two."""
+    from ml import datasets, training
+
+    paths = Paths(project_root(), "mnist-fsdd")
+    if not (paths.prepared("images") / "pixels.npy").exists():
+        pytest.skip("MNIST is not prepared here: `make run SOURCE=mnist-fsdd`")
+    out = tmp_path_factory.mktemp("digits") / "image_classifier"
+    steps = PerBudget(900, 900, 900)
+    recipe = ImageRecipe(steps, 128, 0.01, 0.01, "adamw", 16, steps, 32, 24)
+    images = datasets.load_images(paths)
+    training.train_image_classifier(images, recipe, Training("quick", "cpu", 0), out, out.parent / "notes", False)
+    return PictureClassifier(out, "cpu")
+
+
+def photograph(name: str) -> np.ndarray:
+    from sklearn.datasets import load_sample_image
+
+    return load_sample_image(name)
+
+
+SOMETHING_ELSE = {
+    "blank paper": lambda: np.full((28, 28, 1), 250, np.uint8),
+    "a blank page": lambda: np.full((280, 280, 1), 250, np.uint8),
+    "noise": lambda: np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8),
+    "large noise": lambda: np.random.default_rng(0).integers(0, 256, (280, 280, 1), dtype=np.uint8),
+    **{f"the letter {name}": lambda name=name: letter(name) for name in STROKES},
+    "a photograph of a temple": lambda: photograph("china.jpg"),
+    "a photograph of a flower": lambda: photograph("flower.jpg"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SOMETHING_ELSE)
+def test_a_picture_of_something_else_has_no_label(see, kind):
+    answer = see.picture(SOMETHING_ELSE[kind]())
+    assert answer.label is None
+    assert answer.objects == []
