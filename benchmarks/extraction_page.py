@@ -88,11 +88,12 @@ def _share(found: dict, key: str) -> str:
 
 def _goals(records: dict) -> str:
     """The goals beside every variant's figure, those that were missed marked so."""
-    head = " | ".join(records)
-    lines = [f"| figure | goal | {head} |", "|---" * (2 + len(records)) + "|"]
+    head = " | ".join(records or ["measured"])
+    lines = [f"| figure | goal | {head} |", "|---" * (2 + max(1, len(records))) + "|"]
     for title, key, goal, less in GOALS:
         sign = "≤" if less else "≥"
         cells = " | ".join(_reached(record["extraction"], key, goal, less) for record in records.values())
+        cells = cells or "not measured"
         lines.append(f"| {title} | {sign} {goal:g} | {cells} |")
     return "## Beside the goals\n\n" + "\n".join(lines) + "\n"
 
