@@ -207,10 +207,13 @@ class Draws:
 
 
 def _draw(rng: np.random.Generator, odds: np.ndarray, rows: int) -> np.ndarray:
-    """Rows drawn by their odds, none twice where enough have any (Efraimidis and Spirakis 2006)."""
-    if (odds > 0).sum() < rows:
-        return rng.choice(len(odds), rows, p=odds / odds.sum())
-    return rng.choice(len(odds), rows, replace=False, p=odds / odds.sum())
+    """Rows drawn by their odds; among those of the same odds none twice where there are enough."""
+    levels = np.unique(odds[odds > 0])
+    alike = [np.flatnonzero(odds == level) for level in levels]
+    shares = np.array([odds[group].sum() for group in alike])
+    counts = rng.multinomial(rows, shares / shares.sum())
+    drawn = [rng.choice(group, count, replace=count > len(group)) for group, count in zip(alike, counts, strict=True)]
+    return rng.permutation(np.concatenate(drawn))
 
 
 def _answers(posteriors: np.ndarray, names, side: str) -> dict:
