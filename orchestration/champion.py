@@ -152,7 +152,7 @@ def reigns(paths: Paths) -> list[dict]:
     return [
         {
             "champion": row["tag"],
-            "since": row["at"],
+            "since": row["at"] or "not known",
             "until": end,
             "by": row["event"],
             "why": row["reason"],

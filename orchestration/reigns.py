@@ -33,7 +33,7 @@ def _draw(reigns: Sequence[Mapping], kept: Sequence[Mapping], now: datetime, fil
     from matplotlib.figure import Figure
 
     def day(stamp: str) -> float:
-        return float(date2num(datetime.fromisoformat(stamp) if stamp else now))
+        return float(date2num(datetime.fromisoformat(stamp) if stamp[:1].isdigit() else now))
 
     models = list(dict.fromkeys(row["champion"] for row in reigns))
     figure = Figure(figsize=(8, 1.3 + 0.35 * len(models)), dpi=110, layout="constrained")

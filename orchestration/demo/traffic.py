@@ -1,4 +1,4 @@
-"""Who asks the service: at first people like those of the test split, then a new speaker on a noisy line."""
+"""Who asks the service: at first people like those it was validated on, then a new speaker on a noisy line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ml import datasets, media
 from ml.config import Paths, UserError
 from ml.sources import espeak, starter
 
-NEW_SPEAKER = "en-us+whisper"  # who is none of the starter's
+NEW_SPEAKER = "de"  # who reads the English words by German rules: a strong accent, which is none of the starter's
 RATES_WPM, PITCHES = range(110, 230, 10), (20, 35, 50, 65, 80)
 LINE_SNR_DB = (6.0, 12.0)
 PICTURES = 60  # a day
@@ -43,11 +43,11 @@ class Asked:
 
 
 def usual(paths: Paths, n: int, seed: int) -> list[Recording]:
-    """Recordings of the test split: speakers that no training heard, on a clean line."""
-    test, rng = datasets.load_speech(paths).where("test"), np.random.default_rng(seed)
-    rows = rng.permutation(len(test))[:n]
+    """Recordings of the validation split: speakers whom the models never learnt from, and the reports know."""
+    known, rng = datasets.load_speech(paths).where("validation"), np.random.default_rng(seed)
+    rows = rng.permutation(len(known))[:n]
     return [
-        Recording(media.encode_wav(test.clip(int(row)), test.sample_rate_hz), test.classes[test.labels[row]])
+        Recording(media.encode_wav(known.clip(int(row)), known.sample_rate_hz), known.classes[known.labels[row]])
         for row in rows
     ]
 
@@ -113,11 +113,11 @@ def ask(url: str, recordings: Sequence[Recording], clients: int = 2) -> list[Ask
 
 
 def show_pictures(url: str, paths: Paths, seed: int) -> None:
-    """Pictures of the test split, which never change, for whatever is reported has to be about the recordings."""
-    test, rng = datasets.load_images(paths).where("test"), np.random.default_rng(seed)
+    """Pictures of the validation split, which never change: whatever is reported has to be about the recordings."""
+    known, rng = datasets.load_images(paths).where("validation"), np.random.default_rng(seed)
     with requests.Session() as session:
-        for row in rng.permutation(len(test))[:PICTURES]:
-            png = media.encode_png(np.asarray(test.pixels[row]))
+        for row in rng.permutation(len(known))[:PICTURES]:
+            png = media.encode_png(np.asarray(known.pixels[row]))
             session.post(f"{url}/classify_image", files={"image": ("picture.png", png)}, timeout=60).raise_for_status()
 
 
