@@ -77,10 +77,10 @@ ENGLISH = Language(
     ),
     met=("reached", "missed"),
     advice=(
-        "- **Most accurate on the official test:** $value.",
-        "- **Fastest to answer on one thread:** $value.",
-        "- **Steadiest in strong noise (0 dB):** $value.",
-        "- **Cheapest to train at this budget:** $value.",
+        "- **Known speakers, quiet room, accuracy is all that counts:** the first of $value (official 300).",
+        "- **Many answers, few cores:** the first of $value (half a second of sound).",
+        "- **Strong noise:** the first of $value (white noise at 0 dB).",
+        "- **Retrained often:** the first of $value (CPU time of one training at this budget).",
     ),
     clips="clips",
 )
@@ -129,10 +129,10 @@ CHINESE = Language(
     ),
     met=("达到", "未达到"),
     advice=(
-        "- **官方测试上最准：** $value。",
-        "- **单线程回答最快：** $value。",
-        "- **强噪声（0 dB）下最稳：** $value。",
-        "- **在该预算下训练最省：** $value。",
+        "- **说话人都熟悉、环境安静、只求准：** 选排在最前的：$value（官方 300 条）。",
+        "- **请求多、核心少：** 选排在最前的：$value（半秒声音）。",
+        "- **噪声很强：** 选排在最前的：$value（0 dB 白噪声）。",
+        "- **需要经常重新训练：** 选排在最前的：$value（该预算下一次训练的 CPU 时间）。",
     ),
     clips="条",
 )

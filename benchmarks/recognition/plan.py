@@ -23,18 +23,29 @@ PARTS = ("grid", "final", "unseen", "augmentation", "data", "layers")
 class Effort:
     """How much one budget spends; the quick one fits an evening on a laptop, the full one a GPU."""
 
-    grid_steps: PerBudget
+    grid_steps: dict[str, int]
     rates: int
     seeds: int
     short_steps: int  # of ablations and learning curves
     left_out: int
     choosing: int  # speakers on whom augmentation is judged
+    final_steps: dict[str, int] | None = None  # None: those of params.yaml
 
 
 EFFORT = {
-    "quick": Effort(PerBudget(100, 160, 160), rates=2, seeds=2, short_steps=300, left_out=2, choosing=2),
-    "medium": Effort(PerBudget(400, 600, 600), rates=3, seeds=3, short_steps=800, left_out=6, choosing=2),
-    "full": Effort(PerBudget(1500, 2400, 2400), rates=3, seeds=5, short_steps=2500, left_out=6, choosing=2),
+    "quick": Effort(
+        {"cnn": 100, "rnn": 160, "lstm": 160},
+        rates=2,
+        seeds=2,
+        short_steps=300,
+        left_out=2,
+        choosing=2,
+        final_steps={"cnn": 450, "rnn": 600, "lstm": 600},
+    ),
+    "medium": Effort({"cnn": 400, "rnn": 600, "lstm": 600}, rates=3, seeds=3, short_steps=800, left_out=6, choosing=2),
+    "full": Effort(
+        {"cnn": 1500, "rnn": 2400, "lstm": 2400}, rates=3, seeds=5, short_steps=2500, left_out=6, choosing=2
+    ),
 }
 
 
@@ -95,10 +106,9 @@ def grid(budget: str) -> Iterator[Piece]:
     """The same small grid for every kind."""
     effort = EFFORT[budget]
     for kind in SPEECH_KINDS:
-        steps = getattr(effort.grid_steps, {"cnn": "quick", "rnn": "medium", "lstm": "full"}[kind])
         for optimizer in OPTIMIZERS:
             for rate in RATES[optimizer][: effort.rates]:
-                yield Piece("grid", kind, optimizer, rate, steps)
+                yield Piece("grid", kind, optimizer, rate, effort.grid_steps[kind])
 
 
 def chosen(results: Mapping[str, dict], kind: str, settings: Settings, optimizer: str | None = None) -> tuple | None:
@@ -119,7 +129,8 @@ def pieces(settings: Settings, results: Mapping[str, dict]) -> Iterator[Piece]:
     how = {kind: chosen(results, kind, settings) for kind in SPEECH_KINDS}
     if not all(how.values()):
         return
-    steps = {kind: settings.speech_classifier.of(kind).steps.of(budget) for kind in SPEECH_KINDS}
+    own = {kind: settings.speech_classifier.of(kind).steps.of(budget) for kind in SPEECH_KINDS}
+    steps = effort.final_steps or own
     for kind in SPEECH_KINDS:
         yield Piece("final", kind, *how[kind], steps[kind])
     for extra in (0.0, EXTRA_SHARE):
