@@ -14,6 +14,7 @@ from ml.features import normalise_polarity
 from ml.models import ImageCNN
 
 FINEST_FRAMES = 16  # sides of the largest picture that objects are cut from, in sides of the classifier's pictures
+LEAST_F1 = 0.5  # of a finder on validation; one that learnt from too few steps or pictures is left unasked
 FRAMED_SIDES = 1.25  # a picture no larger than this many sides is one object's own picture, as in training
 
 
@@ -42,8 +43,8 @@ class Detector:
         self._channels, self._how = card["arguments"]["channels_in"], card["detector"]
 
     def looks_at(self, pixels: np.ndarray) -> bool:
-        """Whether a picture is large enough to hold more than one object."""
-        return max(pixels.shape[:2]) > FRAMED_SIDES * self._side
+        """Whether a picture is large enough to hold more than one object, and the finder good enough to be asked."""
+        return max(pixels.shape[:2]) > FRAMED_SIDES * self._side and self._how["validation_f1"] >= LEAST_F1
 
     def names(self, found: Found) -> np.ndarray:
         """Which of the objects are to be named (n,) bool: those likely enough, and likelier known than not."""

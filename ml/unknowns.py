@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ml import features
 
-SEGMENTS = 6  # at most; fewer than 4 may well be a thing
+SEGMENTS = 6  # at most; fewer than 3 may well be a thing
 CLOUD_GRIDS = (3, 6, 12)  # places a side, the coarse ones strongest, as in photographs
 
 
@@ -24,15 +24,21 @@ def draw_unknowns(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def scribbles(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Straight strokes at random, as many as letters have, one often beginning where another ends."""
+    """Straight strokes at random, as many as letters have, most of them beginning on the one before."""
     b, c, h, w = like.shape
     ends = 0.15 + 0.7 * torch.rand(b, SEGMENTS, 2, 2, generator=generator)  # (b, segments, end, x y)
-    joined = (torch.rand(b, SEGMENTS - 1, 1, generator=generator) < 0.5).float()
-    ends[:, 1:, 0] = joined * ends[:, :-1, 1] + (1 - joined) * ends[:, 1:, 0]
+    joined = torch.rand(b, SEGMENTS - 1, 1, generator=generator) < 0.7
+    part = torch.rand(b, SEGMENTS - 1, 1, generator=generator)  # of the stroke before, where this one begins
+    part = torch.where(torch.rand(b, SEGMENTS - 1, 1, generator=generator) < 0.5, part.round(), part)
     turn = 2 * torch.pi * torch.rand(b, SEGMENTS, generator=generator)
     length = 0.3 + 0.4 * torch.rand(b, SEGMENTS, 1, generator=generator)
-    ends[:, :, 1] = (ends[:, :, 0] + length * torch.stack((turn.cos(), turn.sin()), dim=2)).clamp(0.1, 0.9)
-    count = torch.randint(4, SEGMENTS + 1, (b, 1), generator=generator)
+    ways = length * torch.stack((turn.cos(), turn.sin()), dim=2)
+    for i in range(SEGMENTS):
+        if i:
+            before = ends[:, i - 1, 0] + part[:, i - 1] * (ends[:, i - 1, 1] - ends[:, i - 1, 0])
+            ends[:, i, 0] = torch.where(joined[:, i - 1], before, ends[:, i, 0])
+        ends[:, i, 1] = (ends[:, i, 0] + ways[:, i]).clamp(0.12, 0.88)
+    count = torch.randint(3, SEGMENTS + 1, (b, 1), generator=generator)
     width = 0.03 + 0.04 * torch.rand(b, 1, 1, 1, generator=generator)
     level, strength = torch.rand(2, b, c, 1, 1, generator=generator)
     y, x = ((torch.arange(size) + 0.5) / size for size in (h, w))
@@ -42,8 +48,9 @@ def scribbles(like: Tensor, generator: torch.Generator) -> Tensor:
     apart = (place - start - along.clamp(0, 1)[..., None] * way).norm(dim=-1)  # (b, segments, h, w)
     apart = torch.where((torch.arange(SEGMENTS) < count)[:, :, None, None], apart, torch.inf)
     ink = (0.5 + (width - apart.amin(1, keepdim=True)) * h).clamp(0, 1)  # (b, 1, h, w)
-    ground = 0.2 * level if c == 1 else level
-    pen = 0.5 + 0.5 * strength if c == 1 else strength
+    plain = torch.rand(b, 1, 1, 1, generator=generator) < 0.8  # black, as real pictures are: no other hint is given
+    ground = torch.where(plain, 0.0, 0.2 * level) if c == 1 else level
+    pen = 0.75 + 0.25 * strength if c == 1 else strength
     return features.normalise_polarity((ground * (1 - ink) + pen * ink).to(like.device))
 
 
