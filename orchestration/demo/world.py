@@ -20,11 +20,12 @@ SOURCE = "starter"
 COPIED = ("ml", "data_checks", "serving", "orchestration", "sources", ".dvc/config", "dvc.yaml", "dvc.lock")
 COPIED += (".dvcignore", ".gitignore", "params.yaml")
 STEPS = {  # optimiser steps: enough to learn the words of this source, few enough for the whole story in ten minutes
-    "image_classifier": 300,
-    "speech_classifier.cnn": 300,
-    "speech_classifier.rnn": 60,
-    "speech_classifier.lstm": 60,
-    "speech_extractor": 500,
+    "image_classifier.steps": 300,
+    "image_classifier.detector_steps": 150,
+    "speech_classifier.cnn.steps": 300,
+    "speech_classifier.rnn.steps": 60,
+    "speech_classifier.lstm.steps": 60,
+    "speech_extractor.steps": 500,
 }
 SCENES = 60
 SETTINGS = {  # margins as wide as figures of so few steps and scenes are uncertain
@@ -77,7 +78,7 @@ def _shorten(file: Path) -> None:
         section = tree
         for part in name.split("."):
             section = section[part]
-        section["steps"]["quick"] = steps
+        section["quick"] = steps
     tree["evaluation"]["scenes"]["quick"] = SCENES
     for (section, key), value in SETTINGS.items():
         tree[section][key] = value
