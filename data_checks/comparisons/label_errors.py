@@ -73,7 +73,9 @@ def _issues(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, n
 def _coarse(rows: np.ndarray, places: np.ndarray, modality: str) -> np.ndarray:
     """Low frequencies of the signatures at `places`, centred, the mean square of a row being 1: float32 (n, d)."""
     low = _low_pictures if modality == "images" else _low_recordings
-    coarse = np.concatenate([low(rows[part]) for part in parts(places)])
+    coarse = np.empty((len(places), low(rows[:1]).shape[1]), np.float32)
+    for part in parts(np.arange(len(places))):
+        coarse[part] = low(rows[places[part]])
     coarse -= coarse.mean(0)
     coarse /= np.sqrt(np.einsum("nd,nd->n", coarse, coarse).mean())
     return coarse

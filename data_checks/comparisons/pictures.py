@@ -119,7 +119,9 @@ class Pictures:
     def __init__(self, rows: np.ndarray):
         transform, self._cycles = _transform()
         self._all = parts(np.arange(len(rows)))
-        self._features = np.concatenate([unit(_spectra(rows[part], transform)) for part in self._all])
+        self._features = np.empty((len(rows), len(self._cycles)), np.float32)  # joined parts would be held twice
+        for part in self._all:
+            self._features[part] = unit(_spectra(rows[part], transform))
         # as it is, and duller; a duller vector is as long as `_lengths` says before it is a unit vector again
         self._dampings = np.stack([_damping(self._cycles, blur) for blur in (np.inf, *BLURS)], axis=1)  # (d, kinds)
         squares = [self._features[part] ** 2 @ self._dampings**2 for part in self._all]
