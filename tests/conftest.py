@@ -28,7 +28,7 @@ for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {  # every model trained for real, but briefly
-    "image_classifier": {"steps": 120},
+    "image_classifier": {"steps": 120, "detector_steps": 30},
     "speech_classifier": {"cnn": {"steps": 60}, "rnn": {"steps": 60}, "lstm": {"steps": 60}},
     "speech_extractor": {"steps": 40},
     "evaluation": {"scenes": 20},

@@ -12,7 +12,7 @@ from conftest import SMALL, commit_all, copy_checkout, project_environment
 from own_data import ADMIRAL, FLOWER, PRESENT, TEMPLE, TIGER
 
 BRIEF = {  # enough to beat the commonest class of what is made here
-    "image_classifier": {"steps": 50},
+    "image_classifier": {"steps": 50, "detector_steps": 10},
     "speech_classifier": {"cnn": {"steps": 40}, "rnn": {"steps": 30}, "lstm": {"steps": 30}},
     "speech_extractor": {"steps": 4},
     "evaluation": {"scenes": 4},

@@ -1,6 +1,5 @@
 """Above the share of faulty items, and on any leakage, everything stops: nothing after it runs, whoever asks for it."""
 
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from ml.sources.shards import Listing, write_shards
 from ml.sources.starter import pictures
 from orchestration import automation
 from orchestration.definitions import defs
+from orchestration.policy import Decision
 from orchestration.resources import Project
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -124,13 +124,9 @@ def test_asking_for_what_is_downstream_alone_is_refused_by_dvc_and_by_hand(proje
     assert not project.paths.prepared("images").exists()
 
 
-def test_on_leakage_a_run_that_the_sensor_requests_makes_nothing_after_the_check(leaking, instance):
-    day = leaking.paths.reports / "drift" / "2026-11-20"
-    day.mkdir(parents=True)
-    (day / "verdict.json").write_text(json.dumps({"state": "drift", "causes": ["brighter"]}))
-    context = dg.build_sensor_context(instance=instance, resources={"project": leaking})
-    request = automation.retrain_on_drift(context)
-    assert isinstance(request, dg.RunRequest)
+def test_on_leakage_a_run_that_the_policy_requests_makes_nothing_after_the_check(leaking, instance):
+    decision = Decision(True, "2026-11-20: brighter", "drift", "drift-2026-11-20-first")
+    request = automation.request(decision, leaking.now())
     stops(leaking, ran(leaking, instance, "retraining", dict(request.tags)))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ml.config import UserError, load_paths, load_settings
 from ml.files import whole_file
 from serving.answering import load_predictor
+from serving.cli.group import heed
 from serving.packaging import read_champion, stored_bundle
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Watched:
             total=total, initial=self._read_s, desc=name, bar_format=form, leave=False, disable=short or None
         ) as bar:
             for block in self._recording:
+                heed()
                 step_s = min(len(block) / self.rate_hz, total - self._read_s)
                 self._read_s += step_s
                 bar.update(step_s)

@@ -47,15 +47,30 @@ class OneLine(click.Group):
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """SIGTERM ends the command inside as Ctrl+C does: what is half-written goes first."""
-
-    def leave(number: int, frame: object) -> None:
-        sys.exit(TERMINATED)
-
-    former = signal.signal(signal.SIGTERM, leave)
+    _told.clear()
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in former:
+        if former[number] != signal.SIG_IGN:
+            signal.signal(number, _leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    _told.append(number)
+    heed()
+
+
+def heed() -> None:
+    """End here if a signal said so; what it raised is lost where it came while libsndfile was calling back."""
+    if _told:
+        raise KeyboardInterrupt if _told[0] == signal.SIGINT else SystemExit(TERMINATED)
+
+
+_told: list[int] = []  # signals that have come, in this process
 
 
 @contextmanager
