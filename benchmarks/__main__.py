@@ -1,8 +1,9 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
-`python -m benchmarks [data|growth|training|serving|drift|recognition …]`. All but growth need what `make run` leaves
-behind: prepared data, and all but drift and recognition a champion and its Bento. drift and recognition (the comparison
-of CNN, RNN and LSTM) run only where they are named: they take long.
+`python -m benchmarks [data|growth|training|serving|drift …]`. All but growth need what `make run` leaves behind: prepared
+data, and all but drift a champion and its Bento. drift runs only where it is named, for it takes long; so do
+`python -m benchmarks recognition` (CNN, RNN and LSTM compared) and `python -m benchmarks extraction` (FSDD-Scenes), which
+take words of their own (`--help`).
 """
 
 import sys
@@ -14,10 +15,15 @@ PARTS = (*BY_DEFAULT, "drift")
 
 
 def main(asked: list[str]) -> int:
-    if asked[:1] == ["recognition"]:
-        from benchmarks.recognition.__main__ import main as compare_recognisers
+    match asked[:1]:
+        case ["recognition"]:
+            from benchmarks.recognition.__main__ import main as compare_recognisers
 
-        return compare_recognisers(asked[1:])
+            return compare_recognisers(asked[1:])
+        case ["extraction"]:
+            from benchmarks.extraction import main as measure_scenes
+
+            return measure_scenes(asked[1:])
     try:
         if unknown := set(asked) - set(PARTS):
             raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")

@@ -1,6 +1,6 @@
 """FSDD-Scenes: the extractor beside oracles and baselines, for seen speakers and for one that training never heard.
 
-`python -m benchmarks.extraction` measures the candidates of the last run on the test clips; with `--leave-out SPEAKER`
+`python -m benchmarks extraction` measures the candidates of the last run on the test clips; with `--leave-out SPEAKER`
 it first trains an extractor and a speech classifier without that speaker (a training that was ended goes on where it
 stood) and measures them on all of the speaker's clips. Figures go to docs/extraction.json, and docs/extraction.md is
 written anew from it; `--page` does only that.
@@ -29,12 +29,12 @@ from ml.predictor import Predictor
 DIGESTED = 20  # scenes of each plan, whose digest tells whether others have the same
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks.extraction")
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks extraction")
     parser.add_argument("--leave-out", metavar="SPEAKER")
     parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
     parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     try:
         settings = load_settings()
         paths = load_paths(settings)
@@ -108,7 +108,3 @@ def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: 
         speech, pictures, images, settings.speech_extractor, how, extractor, folder / "kept"
     )
     return predictor_of(paths.candidates, classifier, extractor)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -46,7 +46,7 @@ def write(folder: Path) -> None:
 def _measured(name: str, record: dict) -> str:
     """One variant: who was heard, how it was trained, and every system on the headline scenes."""
     found, speaker = record["extraction"], record["left_out"]
-    command = "python -m benchmarks.extraction" + (f" --leave-out {speaker}" if speaker else "")
+    command = "python -m benchmarks extraction" + (f" --leave-out {speaker}" if speaker else "")
     ours = found["si_sdr_improvement_db"]["full_overlap"]
     rows = [("**SeeHear**", ours, "")]
     rows += [(ORACLE_NAMES[key], value, "oracle") for key, value in found["oracle_db"].items()]
@@ -137,7 +137,7 @@ def _plot(found: dict, file: Path) -> None:
 DEFINITION = f"""
 # Extraction: the benchmark and what was measured
 
-This page is written by `python -m benchmarks.extraction` (`--page` writes it anew without measuring).
+This page is written by `python -m benchmarks extraction` (`--page` writes it anew without measuring).
 
 ## FSDD-Scenes
 
