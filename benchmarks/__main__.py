@@ -1,9 +1,9 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
-`python -m benchmarks [data|growth|training|serving|drift …]`. All but growth need what `make run` leaves behind: prepared
-data, and all but drift a champion and its Bento. drift runs only where it is named, for it takes long; so do
-`python -m benchmarks recognition` (CNN, RNN and LSTM compared) and `python -m benchmarks extraction` (FSDD-Scenes), which
-take words of their own (`--help`).
+`python -m benchmarks [data|growth|training|serving|drift …]`. All but growth need what `make run` leaves behind:
+prepared data, and all but drift a champion and its Bento. drift runs only where it is named, for it takes long; so do
+`python -m benchmarks recognition` (CNN, RNN and LSTM compared) and `python -m benchmarks extraction` (FSDD-Scenes),
+which take words of their own (`--help`).
 """
 
 import sys
