@@ -126,7 +126,7 @@ def _plot(found: dict, file: Path) -> None:
     for key, value in found["oracle_db"].items():
         if value < 20:
             axes.axvline(value, linestyle=":", color="grey")
-            axes.text(value, -0.7, key, ha="center", fontsize=8)
+            axes.text(value, 1.02, key.upper(), ha="center", fontsize=8, transform=axes.get_xaxis_transform())
     axes.set_yticks(range(len(systems)), list(systems))
     axes.set_xlabel("SI-SDR improvement (dB), full overlap, 95 % interval")
     figure.tight_layout()
