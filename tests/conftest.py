@@ -21,6 +21,8 @@ os.environ.update(
     DAGSTER_DISABLE_TELEMETRY="yes",
     DVC_NO_ANALYTICS="1",
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side: threads that wait for each other would only spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in [name for name in os.environ if name.startswith("SEEHEAR_")]:
     os.environ.pop(_name)
 for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
@@ -33,6 +35,13 @@ SMALL = {  # every model trained for real, but briefly
     "speech_extractor": {"steps": 40},
     "evaluation": {"scenes": 20},
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Dagster remembers the instance of a context that is only closed when it is collected, however late."""
+    if kept := sys.modules.get("dagster._core.storage.defs_state.base"):
+        kept._current_storage.set(None)
 
 
 def copy_checkout(to: Path) -> Path:

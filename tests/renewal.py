@@ -69,8 +69,8 @@ def write_verdict(project: Simulated, day: datetime, state: str, **more: object)
 
 def tick(instance: dg.DagsterInstance, project: Project, cursor: str | None = None) -> dg.SensorResult:
     """One look of the sensor, as the daemon lets it look."""
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"project": project})
-    result = automation.retraining_policy(context)
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources={"project": project}) as context:
+        result = automation.retraining_policy(context)
     assert isinstance(result, dg.SensorResult)
     return result
 

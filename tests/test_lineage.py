@@ -80,8 +80,8 @@ def test_a_run_config_is_explained_field_by_field():
 def test_the_daily_schedule_asks_for_the_day_before():
     from datetime import UTC, datetime
 
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 20, 2, 15, tzinfo=UTC))
-    request = automation.daily_drift(context)
+    with dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 20, 2, 15, tzinfo=UTC)) as context:
+        request = automation.daily_drift(context)
     assert request.partition_key == "2026-11-19"
 
 

@@ -196,14 +196,14 @@ def test_every_decision_is_kept_once_with_its_reason_and_shown_as_an_asset(insta
 
 
 def test_the_schedule_asks_through_the_same_policy(instance, project):
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance, scheduled_execution_time=project.time, resources={"project": project}
-    )
-    asked = automation.weekly_retraining(context)
-    assert asked.tags[evidence.TRIGGER] == "schedule"
-    record_run(instance, asked)
-    refused = automation.weekly_retraining(context)
-    assert "under way" in refused.skip_message
+    ) as context:
+        asked = automation.weekly_retraining(context)
+        assert asked.tags[evidence.TRIGGER] == "schedule"
+        record_run(instance, asked)
+        refused = automation.weekly_retraining(context)
+        assert "under way" in refused.skip_message
 
 
 def test_sensor_and_schedule_explain_the_policy_with_its_settings():
@@ -215,15 +215,15 @@ def test_sensor_and_schedule_explain_the_policy_with_its_settings():
 @pytest.mark.parametrize("harm", ["gone", "corrupt", "bundle gone"])
 def test_a_champion_that_is_gone_is_a_state_of_the_asset_and_starts_nothing(instance, project, harm):
     write_verdict(project, START + DAY, "drift")
-    context = dg.build_sensor_context(instance=instance, resources={"project": project})
-    (stands,) = automation.champion_watch(context).asset_events
-    if harm == "bundle gone":
-        project.forget_bundle()
-    elif harm == "gone":
-        project.paths.champion.unlink()
-    else:
-        project.paths.champion.write_text("{half")
-    (fault,) = automation.champion_watch(context).asset_events
+    with dg.build_sensor_context(instance=instance, resources={"project": project}) as context:
+        (stands,) = automation.champion_watch(context).asset_events
+        if harm == "bundle gone":
+            project.forget_bundle()
+        elif harm == "gone":
+            project.paths.champion.unlink()
+        else:
+            project.paths.champion.write_text("{half")
+        (fault,) = automation.champion_watch(context).asset_events
     assert (stands.passed, fault.passed) == (True, False)
     assert "champion.json" in fault.description
     assert "rollback" in fault.description or "make run" in fault.description
