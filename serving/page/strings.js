@@ -67,7 +67,7 @@ export const STRINGS = {
     correctionTitle: "Not right? Put it right", reallyPictured: "Really pictured", reallyHeard: "Really said",
     asAnswered: "as answered", consent: "The correction may be learnt from", send: "Send",
     correctionEmpty: "Choose what is really pictured or said.", thanks: "Thank you. The correction is noted.",
-    footer: "This page calls the public API and nothing else. Pictures and voices are not kept.", openapi: "API description",
+    footer: "This page calls the public API and nothing else. Pictures and voices are not kept, unless this service is set to keep them for some days.", openapi: "API description",
   },
   zh: {
     language: "EN", languageLabel: "Switch to English",
@@ -135,6 +135,6 @@ export const STRINGS = {
     correctionTitle: "不对？请更正", reallyPictured: "实际图中是", reallyHeard: "实际说的是",
     asAnswered: "与回答相同", consent: "可用此更正来训练", send: "发送",
     correctionEmpty: "请选择图中或录音中实际的内容。", thanks: "谢谢，更正已记下。",
-    footer: "此页面只调用公开的 API。图片和声音不会被保存。", openapi: "API 说明",
+    footer: "此页面只调用公开的 API。图片和声音不会被保存，除非此服务设定为保留若干天。", openapi: "API 说明",
   },
 };
