@@ -39,6 +39,7 @@ from serving.openapi import Document, document
 from serving.packaging import BUNDLE, CODE, read_champion
 from serving.refusals import Refused
 from serving.site import page_app
+from serving.spare import SpareTime
 from serving.workers import Drain, Siblings, computed_at_once, cores, prepare_server, prepare_worker
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ServiceInForm(bentoml.Service):
         return HttpLayer(
             _split(inner()),
             int(LIMITS.max_body_mb * 1e6),
-            Admission(computed_at_once(cores(), LIMITS.workers), LIMITS.max_waiting, LIMITS.deadline_s),
+            ADMISSION,
             token=os.environ.get("SEEHEAR_TOKEN"),
             guarded=API,
             queued=QUEUED,
@@ -137,6 +138,7 @@ def _count_refusals(path: str, exchange: Exchange) -> None:
         metrics().refused.labels(endpoint=path[1:], code=exchange.code).inc()
 
 
+ADMISSION = Admission(computed_at_once(cores(), LIMITS.workers), LIMITS.max_waiting, LIMITS.deadline_s)
 PAGES = page_app()
 
 
@@ -159,6 +161,7 @@ class SeeHear:
         self.predictions = RowLog(log, PREDICTION_SCHEMA, on_dropped=dropped)
         self.corrections = RowLog(feedback, FEEDBACK_SCHEMA, on_dropped=dropped)
         self.media = KeptMedia(log and log.parent / MEDIA, LIMITS.keep_media_days)
+        self._spare = SpareTime(ADMISSION.free)
         logger.info("prediction log: %s", log or "none is kept; SEEHEAR_LOG or SEEHEAR_ROOT would name its place")
         self._at_work: AtWork | None = None
         self._fault: Exception | None = None
@@ -233,6 +236,7 @@ class SeeHear:
     def close(self) -> None:
         if self._follower:
             self._follower.stop()
+        self._spare.close()
         self.predictions.close()
         self.corrections.close()
 
@@ -260,7 +264,7 @@ class SeeHear:
         return JSONResponse({"request_id": correction.request_id}, 202)
 
     async def _answer(self, endpoint: str, work: Callable, *files: bytes | Refused) -> Response:
-        """Run decode, check and model in a worker thread; the log row is measured after the answer has gone out."""
+        """Run decode, check and model in a worker thread; the answer is logged when it has gone out."""
         exchange = EXCHANGE.get()
         try:
             given = [_usable(file) for file in files]
@@ -272,18 +276,22 @@ class SeeHear:
             return Refused("bad_content", str(fault)).response()
         response = JSONResponse({"request_id": exchange.request_id, **body, "model": predictor.digest})
         row |= {"request_id": exchange.request_id, "endpoint": endpoint, "model": predictor.digest}
+        row |= {"latency_ms": exchange.latency_ms}
         metrics().answers.labels(endpoint=endpoint, model=predictor.digest).inc()
-        sent = dict(zip(SENT[endpoint], given, strict=True))
-        response.background = BackgroundTask(self._log, row, exchange.latency_ms, predictor, sent)
+        sent = dict(zip(SENT[endpoint], given, strict=True)) if self.media.days else {}
+        response.background = BackgroundTask(self._log_soon, row, predictor, sent)
         return response
 
-    def _log(self, row: dict, latency_ms: float, predictor: Predictor, sent: dict[str, bytes]) -> None:
-        """Measure and log an answer that has gone out; whatever fails here is counted and hurts nobody."""
+    async def _log_soon(self, row: dict, predictor: Predictor, sent: dict[str, bytes]) -> None:
+        """Have an answer that has gone out logged when there is time."""
+        pixels, waveform, rate_hz = row.pop("input")
+        held_bytes = sum(map(len, sent.values())) + sum(one.nbytes for one in (pixels, waveform) if one is not None)
+        self._spare.take(functools.partial(self._log, row, predictor, (pixels, waveform, rate_hz), sent), held_bytes)
+
+    def _log(self, row: dict, predictor: Predictor, asked: tuple, sent: dict[str, bytes], in_time: bool) -> None:
+        """Log an answer, measured where there is time for it; whatever fails here is counted and hurts nobody."""
         try:
-            pixels, waveform, rate_hz = row.pop("input")
-            if row["endpoint"] == "extract":  # all that was sent, as in the reference, not the sound found in it
-                row |= {"speech_embedding": predictor.embed_recording(waveform, rate_hz).tolist()}
-            self.predictions.record(row | measured(pixels, waveform, rate_hz) | {"latency_ms": latency_ms})
+            self.predictions.record(row | (_measured(row["endpoint"], predictor, *asked) if in_time else {}))
             self.media.keep(row["request_id"], sent)
         except Exception as fault:
             metrics().log_dropped.inc()
@@ -294,11 +302,19 @@ def _one_line(fault: Exception | None) -> str:
     return " ".join(str(fault).split()) or type(fault).__name__
 
 
+def _measured(endpoint: str, predictor: Predictor, pixels, waveform, rate_hz: int) -> dict:
+    """The columns of the log that are measured on what was asked."""
+    columns = measured(pixels, waveform, rate_hz)
+    if endpoint == "extract":  # all that was sent, as in the reference, not the sound found in it
+        columns |= {"speech_embedding": predictor.embed_recording(waveform, rate_hz).tolist()}
+    return columns
+
+
 def _warm_up(predictor: Predictor, picture: bytes, recording: bytes) -> None:
     """Everything that a first request would otherwise wait for."""
     _recognize_speech(predictor, recording)
     _, row = _extract(predictor, picture, recording)
-    measured(*row["input"])
+    _measured("extract", predictor, *row["input"])
 
 
 def _usable(file: bytes | Refused) -> bytes:
