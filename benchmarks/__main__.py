@@ -1,7 +1,8 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
-`python -m benchmarks [data|growth|training|serving|drift …]`. All but growth need what `make run` leaves behind:
-prepared data, and all but drift a champion and its Bento. drift runs only where it is named, for it takes long; so do
+`python -m benchmarks [data|growth|training|serving|drift|bodies …]`. All but growth need what `make run` leaves behind:
+prepared data, and all but drift and bodies a champion and its Bento. drift and bodies (of the extractor) run only where
+they are named, for they take long; so do
 `python -m benchmarks recognition` (CNN, RNN and LSTM compared) and `python -m benchmarks extraction` (FSDD-Scenes),
 which take words of their own (`--help`).
 """
@@ -11,7 +12,7 @@ import sys
 from ml.config import UserError, load_paths
 
 BY_DEFAULT = ("data", "growth", "training", "serving")
-PARTS = (*BY_DEFAULT, "drift")
+PARTS = (*BY_DEFAULT, "bodies", "drift")
 
 
 def main(asked: list[str]) -> int:
@@ -38,9 +39,10 @@ def main(asked: list[str]) -> int:
 
 
 def _part(name: str):
-    from benchmarks import data, drift, growth, serving, training
+    from benchmarks import bodies, data, drift, growth, serving, training
 
-    return {"data": data, "growth": growth, "training": training, "serving": serving, "drift": drift}[name]
+    parts = {"data": data, "growth": growth, "training": training, "serving": serving, "bodies": bodies, "drift": drift}
+    return parts[name]
 
 
 if __name__ == "__main__":

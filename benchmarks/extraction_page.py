@@ -37,7 +37,7 @@ def write(folder: Path) -> None:
     file = folder / "extraction.json"
     records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     parts = [DEFINITION, *(_measured(name, record) for name, record in records.items())]
-    parts += [_goals(records), _tries(folder / "extraction_tries.csv")]
+    parts += [_goals(records), _bodies(folder / "extraction_bodies.json"), _tries(folder / "extraction_tries.csv")]
     (folder / "extraction.md").write_text("\n".join(part.strip() + "\n" for part in parts), encoding="utf-8")
     if records:
         _plot(next(iter(records.values()))["extraction"], folder / "extraction-systems.png")
@@ -103,6 +103,31 @@ def _reached(found: dict, key: str, goal: float, less: bool) -> str:
     if value is None:
         return "not measured"
     return f"{value:.3g}" + ("" if (value <= goal if less else value >= goal) else " (not reached)")
+
+
+def _bodies(file: Path) -> str:
+    """Convolutions beside recurrent bodies, where they have been compared."""
+    if not file.exists():
+        return ""
+    record = json.loads(file.read_text(encoding="utf-8"))
+    rows = [
+        f"| {name} | {found['parameters']} | {found['train_s']:.0f} | {found['si_sdr_improvement_db']:.2f} "
+        f"| {found['presence_auc']:.3f} | {found['activity_f1']:.3f} |"
+        for name, found in record["bodies"].items()
+    ]
+    first = next(iter(record["bodies"].values()))
+    return f"""
+## Bodies at equal size
+
+`SEEHEAR_SOURCE={record["source"]} python -m benchmarks bodies`, seed {first["seed"]}, {first["steps"]} steps each by the
+same recipe, {record["machine"]}; validation scenes, full overlap, two words at 0 dB.
+
+| body | parameters | training (s) | SI-SDR improvement (dB) | presence AUC | F1 of active frames |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Only convolutions see a bounded stretch of sound, so only they answer recordings of hours in pieces as they would in one.
+"""
 
 
 def _tries(file: Path) -> str:

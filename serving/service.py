@@ -306,7 +306,7 @@ def _measured(endpoint: str, predictor: Predictor, pixels, waveform, rate_hz: in
     """The columns of the log that are measured on what was asked."""
     columns = measured(pixels, waveform, rate_hz)
     if endpoint == "extract":  # all that was sent, as in the reference, not the sound found in it
-        columns |= {"speech_embedding": predictor.embed_recording(waveform, rate_hz).tolist()}
+        columns |= {"speech_embedding": predictor.embed_recording(waveform, rate_hz)}
     return columns
 
 
@@ -341,7 +341,7 @@ def _classify_image(predictor: Predictor, image: bytes) -> tuple[dict, dict]:
 def _recognize_speech(predictor: Predictor, audio: bytes) -> tuple[dict, dict]:
     waveform, rate_hz = _recording(audio)
     spoken = predictor.recognize_speech(waveform, rate_hz)
-    row = {"input": (None, waveform, rate_hz), "speech_embedding": spoken.embedding.tolist()}
+    row = {"input": (None, waveform, rate_hz), "speech_embedding": spoken.embedding}
     row |= {"heard": spoken.label, "heard_confidence": max(spoken.probabilities.values(), default=None)}
     row |= {"heard_probabilities": list(spoken.probabilities.items())}
     return recognition_answer(spoken), row
@@ -375,5 +375,5 @@ def _pictured(picture: Picture) -> dict:
         "pictured": picture.label,
         "pictured_confidence": max(picture.probabilities.values(), default=None),
         "pictured_probabilities": list(picture.probabilities.items()),
-        "image_embedding": picture.embedding.tolist(),
+        "image_embedding": picture.embedding,
     }

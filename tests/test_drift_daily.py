@@ -198,6 +198,16 @@ def test_real_accuracy_is_told_once_enough_corrections_came(reference):
     assert told.real_ci95[0] < told.real < told.real_ci95[1]
 
 
+@pytest.mark.parametrize(("right", "fell"), [(0.9, False), (0.5, True)])
+def test_people_who_correct_only_what_is_wrong_do_not_make_accuracy_fall(reference, right, fell):
+    frame = answers(400, 5, right=right)
+    wrong = frame["heard"] != frame["corrected_heard"]
+    told = measure_accuracy(reference, frame.assign(corrected_heard=frame["corrected_heard"].where(wrong)), MONITORING)
+    assert told["heard"].real == 0
+    assert told["heard"].real_at_best == pytest.approx(1 - wrong.mean())
+    assert told["heard"].real_fell is fell
+
+
 def test_a_reference_without_labels_expects_nothing(reference):
     told = measure_accuracy(reference.assign(corrected_heard=None), answers(100, 5), MONITORING)["heard"]
     assert (told.expected, told.estimated) == (None, None)

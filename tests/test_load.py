@@ -44,7 +44,7 @@ from ml import media
 from ml.config import Paths
 from ml.predictor import Predictor
 from orchestration import champion as throne
-from serving import packaging
+from serving import packaging, workers
 from serving.client import serve
 from serving.packaging import Champion
 
@@ -145,29 +145,53 @@ def _furthest(one: dict, other: dict) -> float:
 
 @pytest.mark.parametrize("seconds", [15, 120])
 def test_three_times_the_work_it_can_do_costs_it_nothing(bento, paths, say, seconds):
-    """Goodput at least 90 % of the peak, at most 5 % in vain, 99 % of rejections within 100 ms. 3 min together."""
+    """Goodput at least 90 % of the peak, at most 5 % in vain, 99 % of rejections within 100 ms. 4 min together.
+
+    The peak is the mean of one before and one after. The clients share the cores with the service and take more of them
+    when there are three times as many; the peak is lowered by that share, and both figures are said.
+    """
     recording = tones.wav("across", "down", seconds=LONG_S)
     with serve(bento, paths, workers=2) as url:
-        content = form(image=tones.png("down"), audio=recording)
-        request = posted(f"{url}/extract", *content, patience_s=2)
+        request = posted(f"{url}/extract", *form(image=tones.png("down"), audio=recording), patience_s=2)
         ask_all((request for _ in range(100)), at_once=8)
-        start = time.perf_counter()
-        peak = _good(ask_all((request for _ in range(600)), at_once=16)) / (time.perf_counter() - start)
+        first, at_peak = _peak(request)
         before = _answered(url)
-        replies = ask_at_rate(request, 3 * peak, seconds)
+        clients = CoresOfThisProcess()
+        replies = ask_at_rate(request, 3 * first, seconds)
+        overloaded = clients.used()
         time.sleep(3)
         computed = _answered(url) - before
-    good = _good(replies)
+        last, _ = _peak(request)
+    good, raw = _good(replies), (first + last) / 2
+    peak = raw * (workers.cores() - overloaded) / (workers.cores() - at_peak)
     refused = sorted(1000 * reply.took_s for reply in replies if reply.status == 429)
     wasted = 1 - good / computed
     p99_ms = refused[int(0.99 * len(refused))]
     middle_ms = statistics.median(refused)
-    say(f"{seconds} s of {3 * peak:.0f} requests/s: goodput {good / seconds:.1f}/s of {peak:.1f}/s at the peak,")
+    say(f"{seconds} s of {3 * first:.0f} requests/s: goodput {good / seconds:.1f}/s of {peak:.1f}/s at the peak,")
+    say(f"({raw:.1f}/s by {at_peak:.2f} cores of clients, who took {overloaded:.2f} at this rate),")
     say(f"{100 * wasted:.1f} % computed in vain, {len(refused)} rejections, median {middle_ms:.0f} ms,")
     say(f"99 % within {p99_ms:.0f} ms, slowest {refused[-1]:.0f} ms; {Counter(reply.status for reply in replies)}")
     assert good / seconds >= 0.9 * peak
     assert wasted <= 0.05
     assert p99_ms <= 100
+
+
+def _peak(request: Request) -> tuple[float, float]:
+    """Good answers a second to clients who wait for theirs, and the cores that the clients took."""
+    clients, start = CoresOfThisProcess(), time.perf_counter()
+    good = _good(ask_all((request for _ in range(1500)), at_once=16))
+    return good / (time.perf_counter() - start), clients.used()
+
+
+class CoresOfThisProcess:
+    """How many processor cores this process has kept busy, on average, since this object was made."""
+
+    def __init__(self) -> None:
+        self._cpu, self._clock = time.process_time(), time.perf_counter()
+
+    def used(self) -> float:
+        return (time.process_time() - self._cpu) / (time.perf_counter() - self._clock)
 
 
 def _good(replies: list[Reply]) -> int:

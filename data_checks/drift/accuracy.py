@@ -20,7 +20,9 @@ class Accuracy:
     """Shares of right answers, each None where it cannot be told; `why_not` says why. Intervals hold 95 %.
 
     expected: of the reference, whose labels are known. estimated: what the window's calibrated confidences promise
-    (CBPE, confidence-based performance estimation). real: among the corrected and confirmed answers.
+    (CBPE, confidence-based performance estimation). real: among the corrected and confirmed answers. real_at_best: if
+    all others were right, too; only where even that lies below what is expected has real accuracy surely fallen, for
+    people correct what is wrong more readily than they confirm what is right.
     """
 
     expected: float | None = None
@@ -32,6 +34,7 @@ class Accuracy:
     real: float | None = None
     real_ci95: tuple[float, float] | None = None
     real_n: int = 0
+    real_at_best: float | None = None
     real_fell: bool = False
     why_not: str = ""
 
@@ -57,8 +60,8 @@ def _of_side(side: str, reference: pd.DataFrame, window: pd.DataFrame, monitorin
     right = (known[side] == known[f"corrected_{side}"]).to_numpy()
     error = calibration_error(known[f"{side}_confidence"].to_numpy(float), right)
     expected = float(right.mean())
-    rows = from_known_models(rows, reference)
-    estimate = _estimate(rows[f"{side}_confidence"].to_numpy(float), error, monitoring)
+    of_champion = from_known_models(rows, reference)
+    estimate = _estimate(of_champion[f"{side}_confidence"].to_numpy(float), error, monitoring)
     told = replace(
         estimate,
         expected=expected,
@@ -67,7 +70,8 @@ def _of_side(side: str, reference: pd.DataFrame, window: pd.DataFrame, monitorin
         real=real.real,
         real_ci95=real.real_ci95,
         real_n=real.real_n,
-        real_fell=real.real_ci95 is not None and real.real_ci95[1] < expected,
+        real_at_best=real.real_at_best,
+        real_fell=real.real_at_best is not None and _wilson(real.real_at_best, len(rows))[1] < expected,
     )
     return replace(told, why_not="; ".join(filter(None, (estimate.why_not, real.why_not))))
 
@@ -107,5 +111,11 @@ def _real(rows: pd.DataFrame, side: str, enough: int) -> Accuracy:
     if n < max(enough, 1):
         return Accuracy(real_n=n, why_not=f"{n} corrections or confirmations, expected at least {enough}")
     right = int((judged[side] == judged[f"corrected_{side}"]).sum())
-    interval = stats.binomtest(right, n).proportion_ci(method="wilson")
-    return Accuracy(real=right / n, real_ci95=(float(interval.low), float(interval.high)), real_n=n)
+    at_best = 1 - (n - right) / len(rows)
+    return Accuracy(real=right / n, real_ci95=_wilson(right / n, n), real_n=n, real_at_best=at_best)
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of n answers."""
+    interval = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -129,6 +129,7 @@ def in_words(accuracy: Accuracy) -> str:
         "" if one.expected is None else f"expected {one.expected:.1%}",
         figure("estimated", one.estimated, one.estimated_ci95, one.estimated_n, one.estimated_fell),
         figure("real", one.real, one.real_ci95, one.real_n, one.real_fell),
+        "" if one.real_at_best is None else f"{one.real_at_best:.1%} if all other answers were right",
         one.why_not,
     ]
     return "; ".join(filter(None, told))

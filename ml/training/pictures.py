@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ml import collage, features, models, objectives, unknowns
 from ml.training.loop import (
     CHECKPOINT_STEPS,
+    Run,
     Shuffle,
     Trained,
     accuracy,
@@ -59,17 +61,11 @@ def train_image_classifier(
     pixels, labels = resident_pixels(train, run.device), torch.from_numpy(np.array(train.labels)).to(run.device)
     held_pixels, held_labels = resident_pixels(held, run.device), torch.from_numpy(np.array(held.labels))
     few = torch.randperm(len(held), generator=torch.Generator().manual_seed(run.seed))[:FEW_PICTURES]
-    shuffle = Shuffle(len(train), recipe.batch_size, run.seed)
-
-    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        rows = shuffle.batch(step)
-        pictures, wanted = picture_batch(pixels, labels, rows.to(run.device), classes, generator)
-        return objectives.cross_entropy(model(pictures), wanted, SMOOTHING)
 
     def validate(model: nn.Module) -> dict[str, float]:
         return {"validation_accuracy": accuracy(classify_pixels(model, held_pixels[few]), held_labels[few])}
 
-    trained = fit(run, model, loss_of, validate)
+    trained = fit(run, model, picture_loss(run, pixels, labels, classes), validate)
     logits = classify_pixels(trained.model, held_pixels).cpu()
     nothing = unknown_logits(trained.model, held_pixels, run.seed)
     finder = detector_run(run, recipe, training.budget)
@@ -77,25 +73,44 @@ def train_image_classifier(
     found = train_detector(finder, *stocks)
     arguments["detector_channels"] = recipe.detector_channels
     whole = with_detector(arguments, trained.model, found.model).to(run.device)
-    card = {
-        "kind": "image_cnn",
-        "arguments": arguments,
-        "classes": list(images.classes),
-        "side": int(side),
-        "channels": int(channels_in),
-        "temperature": calibrate(*with_unknown(logits, held_labels, nothing)),
-        "metrics": {
-            "validation_accuracy": accuracy(logits, held_labels),
-            "validation_n": len(held),
-            "validation_unknown_accuracy": float((nothing.argmax(1) == classes).float().mean()),
-        },
-    }
+    card = card_of(images, arguments, logits, held_labels, nothing)
     card["detector"] = decide(whole, card, stocks[1], run.seed)
     card["metrics"]["validation_objects_f1"] = card["detector"]["validation_f1"]
     card["detector_history"] = found.history
     card = finish(run, Trained(whole, trained.history, trained.seconds + found.seconds), out, card)
     finder.checkpoint.unlink(missing_ok=True)
     return card
+
+
+def picture_loss(
+    run: Run, pixels: Tensor, labels: Tensor, classes: int
+) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
+    """The loss of a step on the training pictures uint8 (n, h, w, c) and their labels (n,), both on the device."""
+    shuffle = Shuffle(len(pixels), run.recipe.batch_size, run.seed)
+
+    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        rows = shuffle.batch(step)
+        pictures, wanted = picture_batch(pixels, labels, rows.to(run.device), classes, generator)
+        return objectives.cross_entropy(model(pictures), wanted, SMOOTHING)
+
+    return loss_of
+
+
+def card_of(images: ImageSet, arguments: dict, logits: Tensor, labels: Tensor, nothing: Tensor) -> dict:
+    """The card of a classifier by its validation logits (n, classes + 1), labels (n,) and logits of nothing known."""
+    return {
+        "kind": "image_cnn",
+        "arguments": arguments,
+        "classes": list(images.classes),
+        "side": arguments["side"],
+        "channels": arguments["channels_in"],
+        "temperature": calibrate(*with_unknown(logits, labels, nothing)),
+        "metrics": {
+            "validation_accuracy": accuracy(logits, labels),
+            "validation_n": len(labels),
+            "validation_unknown_accuracy": float((nothing.argmax(1) == len(images.classes)).float().mean()),
+        },
+    }
 
 
 def with_detector(arguments: dict, classifier: nn.Module, detector: nn.Module) -> models.ImageCNN:

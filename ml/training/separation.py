@@ -33,14 +33,17 @@ def train_speech_extractor(
     checkpoints: Path,
     progress: bool = True,
     checkpoint_steps: int = CHECKPOINT_STEPS,
+    body: type[extraction.Extractor] = extraction.Extractor,
 ) -> dict:
     """Trains and saves the extractor; its queries are the posteriors of real pictures by the model in `image_dir`.
 
     Presence and activity thresholds are chosen on validation scenes and stand in the card, as probabilities.
+    body: another kind of extractor to compare; what is saved of it no Predictor takes.
     """
+    name = "speech_extractor" if body is extraction.Extractor else f"speech_extractor_{body.__name__}"
     image_model, image_card = models.load_model(image_dir)
     data = {"audio": speech.digest, "images": images.digest, "image_classifier": image_card["digests"][models.WEIGHTS]}
-    run = plan_run("speech_extractor", recipe, training, data, checkpoints, progress, checkpoint_steps)
+    run = plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps)
     run = half_precision(run)
     labels = extraction.shared_labels(image_card["classes"], speech.classes)
     if len(labels) < 2:
@@ -52,7 +55,7 @@ def train_speech_extractor(
         "blocks": recipe.blocks,
     }
     with seeded(run.seed):
-        model = extraction.Extractor(**arguments)
+        model = body(**arguments)
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
     ask = Asker(image_model, image_card, labels, speech.classes, run.device)
     asked = ask.pictures(required(images, "train", run.name), run.seed)
@@ -63,7 +66,7 @@ def train_speech_extractor(
     assert isinstance(trained.model, extraction.Extractor)
     thresholds, metrics = trial.conclude(trained.model)
     card = {
-        "kind": "speech_extractor",
+        "kind": run.name,
         "arguments": arguments,
         "classes": list(labels),
         "sample_rate_hz": speech.sample_rate_hz,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,22 @@ from torch import Tensor, nn
 
 from ml import datasets, features, models, objectives, scenes
 from ml.config import UserError
-from ml.training.loop import CHECKPOINT_STEPS, Shuffle, accuracy, calibrate, finish, fit, plan_run, required, seeded
+from ml.training.loop import (
+    CHECKPOINT_STEPS,
+    Run,
+    Shuffle,
+    accuracy,
+    calibrate,
+    finish,
+    fit,
+    plan_run,
+    required,
+    seeded,
+)
 from ml.training.voices import draw_voices, speak
 
 if TYPE_CHECKING:
-    from ml.config import SpeechRecipe, Training
+    from ml.config import Augmentation, SpeechRecipe, Training
     from ml.datasets import SpeechSet
 
 SMOOTHING = 0.05
@@ -49,22 +60,13 @@ def train_speech_classifier(
         model = kinds[kind](**arguments)
     batches = Batches(train, extra, recipe, run.seed)
     require_finite(batches.speech)
-    bank = scenes.clip_bank(batches.speech, run.device)
-    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, speech.sample_rate_hz)
-    log_mel, labels = features.LogMel(speech.sample_rate_hz).to(run.device), bank.labels.to(run.device)
-    lengths = bank.lengths.cpu()  # so that drawing never waits for the device
+    log_mel = features.LogMel(speech.sample_rate_hz).to(run.device)
     held_labels, held_mels = torch.from_numpy(np.array(held.labels)), validation_mels(held, log_mel, run.device)
-
-    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        rows = batches.rows(step)
-        drawn = draw_voices(bank, lengths[rows], len(noise), recipe.augmentation, generator)
-        mel, frames = speak(bank, noise, rows, drawn, log_mel)
-        return objectives.cross_entropy(model(mel, frames), labels[rows.to(run.device)], SMOOTHING)
 
     def validate(model: nn.Module) -> dict[str, float]:
         return {"validation_accuracy": accuracy(classify_mels(model, held_mels), held_labels)}
 
-    trained = fit(run, model, loss_of, validate)
+    trained = fit(run, model, voice_loss(run, batches, log_mel, recipe.augmentation), validate)
     logits = classify_mels(trained.model, held_mels).cpu()
     card = {
         "kind": f"speech_{kind}",
@@ -75,6 +77,23 @@ def train_speech_classifier(
         "metrics": {"validation_accuracy": accuracy(logits, held_labels), "validation_n": len(held)},
     }
     return finish(run, trained, out, card)
+
+
+def voice_loss(
+    run: Run, batches: Batches, log_mel: features.LogMel, augmentation: Augmentation
+) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
+    """The loss of a step: the clips of its batch in other voices, rooms and noise."""
+    bank = scenes.clip_bank(batches.speech, run.device)
+    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, bank.sample_rate_hz)
+    labels, lengths = bank.labels.to(run.device), bank.lengths.cpu()  # so that drawing never waits for the device
+
+    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        rows = batches.rows(step)
+        drawn = draw_voices(bank, lengths[rows], len(noise), augmentation, generator)
+        mel, frames = speak(bank, noise, rows, drawn, log_mel)
+        return objectives.cross_entropy(model(mel, frames), labels[rows.to(run.device)], SMOOTHING)
+
+    return loss_of
 
 
 class Batches:

@@ -21,11 +21,11 @@ COPIED = ("ml", "data_checks", "serving", "orchestration", "sources", ".dvc/conf
 COPIED += (".dvcignore", ".gitignore", "params.yaml")
 STEPS = {  # optimiser steps: enough to learn the words of this source, few enough for the whole story in ten minutes
     "image_classifier.steps": 300,
-    "image_classifier.detector_steps": 150,
-    "speech_classifier.cnn.steps": 300,
+    "image_classifier.detector_steps": 300,
+    "speech_classifier.cnn.steps": 900,
     "speech_classifier.rnn.steps": 60,
     "speech_classifier.lstm.steps": 60,
-    "speech_extractor.steps": 500,
+    "speech_extractor.steps": 800,
 }
 SCENES = 60
 SETTINGS = {  # margins as wide as figures of so few steps and scenes are uncertain

@@ -1,0 +1,86 @@
+"""The extractor's body: dense dilated convolutions beside an RNN and an LSTM of the same size and the same training.
+
+`python -m benchmarks bodies` trains all three on the data of the last run, by the quick budget's recipe, and judges
+them on validation scenes. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import extraction_page
+from ml import training
+from ml.config import Paths, load_settings
+from ml.datasets import load_images, load_speech
+from ml.extraction import Extractor
+from ml.files import write_json
+
+
+class Recurrent(nn.Module):
+    """x + projection of a recurrent layer that reads x in both directions; with `labels`, told by FiLM what to find."""
+
+    def __init__(self, layer: type[nn.RNNBase], channels: int, hidden: int, labels: int | None = None):
+        super().__init__()
+        self.layer = layer(channels, hidden, batch_first=True, bidirectional=True)  # pyright: ignore
+        self.project = nn.Linear(2 * hidden, channels)
+        self.condition = nn.Linear(labels, 2 * channels) if labels else None
+
+    def forward(self, states: Tensor, query: Tensor | None = None) -> Tensor:
+        given = states
+        if self.condition is not None and query is not None:
+            scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
+            given = states * (1 + scale) + shift
+        heard, _ = self.layer(given.transpose(1, 2))  # (b, frames, 2 hidden)
+        return states + self.project(heard).transpose(1, 2)  # (b, channels, frames)
+
+
+class _RecurrentExtractor(Extractor):
+    layer: type[nn.RNNBase]
+    hidden: int  # for as many parameters as the four convolutional blocks of a half have
+
+    def __init__(self, labels, sample_rate_hz: int, channels: int, blocks: int):
+        super().__init__(labels, sample_rate_hz, channels, blocks)
+        self.listening = nn.ModuleList([Recurrent(self.layer, channels, self.hidden)])
+        self.extracting = nn.ModuleList([Recurrent(self.layer, channels, self.hidden, len(self.labels))])
+
+
+class RnnExtractor(_RecurrentExtractor):
+    layer, hidden = nn.RNN, 258
+
+
+class LstmExtractor(_RecurrentExtractor):
+    layer, hidden = nn.LSTM, 118
+
+
+BODIES = {"convolutions": Extractor, "RNN": RnnExtractor, "LSTM": LstmExtractor}
+
+
+def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
+    """Rows (name, figure, size and time) of every body; writes the page anew."""
+    settings = load_settings(paths.root)
+    images, speech = load_images(paths), load_speech(paths)
+    folder, found = paths.var / "benchmarks" / "bodies", {}
+    for name, body in BODIES.items():
+        card = training.train_speech_extractor(
+            speech,
+            paths.candidates / "image_classifier",
+            images,
+            settings.speech_extractor,
+            dataclasses.replace(settings.training, budget="quick"),
+            folder / name,
+            folder / "kept",
+            body=body,
+        )
+        figures = {key.removeprefix("validation_"): value for key, value in card["metrics"].items()}
+        found[name] = {key: card[key] for key in ("parameters", "steps", "seed", "train_s")} | figures
+        gain = f"{figures['si_sdr_improvement_db']:.2f} dB"
+        yield f"extractor: {name}", gain, f"{card['parameters']} parameters, {card['train_s']:.0f} s"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    record = {"source": paths.source, "machine": machine, "bodies": found}
+    write_json(paths.root / "docs" / "extraction_bodies.json", record)
+    extraction_page.write(paths.root / "docs")
