@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmarks.drift.held_out import hold_out, trained
 from benchmarks.drift.traffic import Change, Draws, Traffic, changes
-from data_checks.drift import DriftVerdict, measure_drift, with_alarm
+from data_checks.drift import DriftVerdict, measure_drift, measure_together, with_alarm
 from ml.config import Monitoring, Paths, load_settings
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
 
@@ -85,7 +85,7 @@ def watched(draws: Draws, monitoring: Monitoring, change: Change | None, seed: i
     first = False
 
     def pooled(days) -> DriftVerdict:
-        return measure_drift(reference, pd.concat([windows[day] for day in days]), monitoring, seed)
+        return measure_together(reference, pd.concat([windows[day] for day in days]), monitoring, seed)
 
     for number in range(DAYS):
         day = f"2026-03-0{number + 2}"

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from data_checks.drift.verdict import DriftVerdict
+import pandas as pd
+
+from data_checks.drift.verdict import DriftVerdict, measure_drift
+from ml.config import Monitoring
 
 WINDOWS, NEEDED = 3, 2
 LEANS = 0.05  # a window leans the way of a pooled finding where its own p-value, unadjusted, is at or below this
+TOGETHER = 0.2  # of alpha, for windows together: most of what a day looks at, the day before has looked at, too
 Pooled = Callable[[Sequence[str]], DriftVerdict]
 
 
@@ -16,7 +20,7 @@ def with_alarm(day: str, verdict: DriftVerdict, former: Mapping[str, DriftVerdic
     """The verdict of a day with `alarm`, `alarm_reason`, `recent`, and the causes where there is an alarm.
 
     former: verdicts of the days before; of those with enough data the last two count, however many days between were
-    without. pooled: the verdict over the answers of several days together. An alarm is raised where this window and one
+    without. pooled: `measure_together` of the answers of several days. An alarm is raised where this window and one
     of the two before it drifted, or where the three together did and at least two of them lean the same way: a change
     that is too small for one day shows over three, and one bad day alone never does.
     """
@@ -31,6 +35,13 @@ def with_alarm(day: str, verdict: DriftVerdict, former: Mapping[str, DriftVerdic
         causes = together.causes if together.state == "drift" else verdict.causes
         return replace(seen, alarm=True, alarm_reason=_count(len(drifted), len(recent)), causes=causes)
     return _together(seen, recent, pooled)
+
+
+def measure_together(
+    reference: pd.DataFrame, windows: pd.DataFrame, monitoring: Monitoring, seed: int = 0
+) -> DriftVerdict:
+    """`measure_drift` of several windows in one frame, as `with_alarm` wants it of them."""
+    return measure_drift(reference, windows, replace(monitoring, alpha=TOGETHER * monitoring.alpha), seed)
 
 
 def _together(seen: DriftVerdict, recent: Sequence[tuple[str, DriftVerdict]], pooled: Pooled) -> DriftVerdict:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_checks.drift.accuracy import SIDES, measure_accuracy
-from data_checks.drift.alarm import with_alarm
+from data_checks.drift.alarm import measure_together, with_alarm
 from data_checks.drift.log import read_log
 from data_checks.drift.report import read_drift_verdict
 from data_checks.drift.verdict import DriftVerdict, measure_drift
@@ -38,7 +38,7 @@ def judge_day(
     verdict = replace(verdict, unreadable=verdict.unreadable + torn)
 
     def pooled(days: Sequence[str]) -> DriftVerdict:
-        return measure_drift(reference, _read(log, days), monitoring, seed)
+        return measure_together(reference, _read(log, days), monitoring, seed)
 
     return with_alarm(day, verdict, former, pooled), window
 
