@@ -119,14 +119,15 @@ def _bodies(file: Path) -> str:
     return f"""
 ## Bodies at equal size
 
-`SEEHEAR_SOURCE={record["source"]} python -m benchmarks bodies`, seed {first["seed"]}, {first["steps"]} steps each by the
-same recipe, {record["machine"]}; validation scenes, full overlap, two words at 0 dB.
+`SEEHEAR_SOURCE={record["source"]} python -m benchmarks bodies`, seed {first["seed"]}, {first["steps"]} steps each
+by the same recipe, {record["machine"]}; validation scenes, full overlap, two words at 0 dB.
 
 | body | parameters | training (s) | SI-SDR improvement (dB) | presence AUC | F1 of active frames |
 |---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Only convolutions see a bounded stretch of sound, so only they answer recordings of hours in pieces as they would in one.
+Only convolutions see a bounded stretch of sound, so only they answer recordings of hours in pieces as they would in
+one.
 """
 
 

@@ -89,7 +89,9 @@ class World:
         former = {past: one for past, one in self.verdicts.items() if one.model == model}
 
         def pooled(days: Sequence[str]) -> drift.DriftVerdict:
-            return drift.measure_together(reference, pd.concat([self.windows[one] for one in days]), MONITORING, self.seed)
+            return drift.measure_together(
+                reference, pd.concat([self.windows[one] for one in days]), MONITORING, self.seed
+            )
 
         self.verdicts[name] = drift.with_alarm(name, verdict, former, pooled)
         write_report(self.project, day, asdict(self.verdicts[name]))
