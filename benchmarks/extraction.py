@@ -73,7 +73,8 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
         "digests": {name: scenes.scenes_digest(plan, bench.speech) for name, plan in plans.items()},
         "extraction": section,
     }
-    keep(paths.root / "docs" / "extraction.json", f"{paths.source} {speaker or 'seen'}", record)
+    name = f"{paths.source}, {record['budget']}, {f'{speaker} left out' if speaker else 'seen speakers'}"
+    keep(paths.root / "docs" / "extraction.json", name, record)
 
 
 def keep(file: Path, name: str, record: dict) -> None:

@@ -48,12 +48,8 @@ def train_speech_extractor(
     labels = extraction.shared_labels(image_card["classes"], speech.classes)
     if len(labels) < 2:
         raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")
-    arguments = {
-        "labels": list(labels),
-        "sample_rate_hz": speech.sample_rate_hz,
-        "channels": recipe.channels,
-        "blocks": recipe.blocks,
-    }
+    arguments = {"labels": list(labels), "sample_rate_hz": speech.sample_rate_hz}
+    arguments |= {"channels": recipe.channels, "blocks": recipe.blocks}
     with seeded(run.seed):
         model = body(**arguments)
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
