@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import toy_models
 
-from benchmarks import extraction, extraction_page
+from benchmarks import bodies, extraction, extraction_page
 from ml import media
 from ml.config import UserError
 
@@ -48,6 +49,28 @@ def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
     assert "| more steps | 4.5 |" in page
     assert "of the clean word not measured." in page
     assert media.decode_picture(tmp_path / "extraction-systems.png").std() > 1
+
+
+def test_the_bodies_are_of_one_size_and_hear_what_is_asked_for():
+    sizes, mixture = [], torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    for body in bodies.BODIES.values():
+        model = body([str(digit) for digit in range(10)], 8000, channels=128, blocks=8)
+        sizes.append(sum(weights.numel() for weights in model.parameters()))
+        output = model(mixture, torch.eye(10)[[3, 7]])
+        assert output.estimate.shape == mixture.shape
+        output.estimate.square().mean().backward()
+        told = [name for name, weights in model.named_parameters() if "condition.weight" in name and weights.grad.any()]
+        assert told
+    assert max(sizes) / min(sizes) < 1.02
+
+
+def test_the_page_sets_the_bodies_side_by_side(tmp_path):
+    found = {"parameters": 7, "steps": 5, "seed": 0, "train_s": 3.0, "si_sdr_improvement_db": 1.5}
+    found |= {"presence_auc": 0.9, "activity_f1": 0.8}
+    record = {"source": "toy", "machine": "here", "bodies": {"LSTM": found}}
+    (tmp_path / "extraction_bodies.json").write_text(json.dumps(record))
+    extraction_page.write(tmp_path)
+    assert "| LSTM | 7 | 3 | 1.50 | 0.900 | 0.800 |" in (tmp_path / "extraction.md").read_text()
 
 
 def test_without_figures_the_page_says_that_nothing_was_measured(tmp_path):
