@@ -22,12 +22,12 @@ COPIED += (".dvcignore", ".gitignore", "params.yaml")
 STEPS = {  # optimiser steps: enough to learn the words of this source, few enough for the whole story in ten minutes
     "image_classifier.steps": 300,
     "image_classifier.detector_steps": 300,
-    "speech_classifier.cnn.steps": 900,
+    "speech_classifier.cnn.steps": 700,
     "speech_classifier.rnn.steps": 60,
     "speech_classifier.lstm.steps": 60,
-    "speech_extractor.steps": 800,
+    "speech_extractor.steps": 1500,
 }
-SCENES = 60
+SCENES = 100
 SETTINGS = {  # margins as wide as figures of so few steps and scenes are uncertain
     ("promotion", "margin"): 0.05,
     ("promotion", "slice_margin"): 0.1,
