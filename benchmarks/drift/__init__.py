@@ -19,7 +19,7 @@ from data_checks.drift import DriftVerdict, measure_drift, measure_together, wit
 from ml.config import Monitoring, Paths, load_settings
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
 
-UNCHANGED, TRIALS, DAYS, ANSWERS = 1000, 100, 3, 200
+UNCHANGED, TRIALS, DAYS, ANSWERS = 1000, 40, 3, 200
 SIZES = (50, 100, 200, 350, 500)
 REFERENCE_ROWS = {"picture": 500, "recording": 480}  # what a champion stores of MNIST and FSDD
 SEED = 0
