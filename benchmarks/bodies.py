@@ -19,6 +19,7 @@ from ml.config import Paths, load_settings
 from ml.datasets import load_images, load_speech
 from ml.extraction import Extractor
 from ml.files import write_json
+from ml.models import count_parameters
 
 
 class Recurrent(nn.Module):
@@ -40,21 +41,29 @@ class Recurrent(nn.Module):
 
 
 class _RecurrentExtractor(Extractor):
+    """Each half has one recurrent layer, as wide as makes it the size of the convolutions that it replaces."""
+
     layer: type[nn.RNNBase]
-    hidden: int  # for as many parameters as the four convolutional blocks of a half have
 
     def __init__(self, labels, sample_rate_hz: int, channels: int, blocks: int):
         super().__init__(labels, sample_rate_hz, channels, blocks)
-        self.listening = nn.ModuleList([Recurrent(self.layer, channels, self.hidden)])
-        self.extracting = nn.ModuleList([Recurrent(self.layer, channels, self.hidden, len(self.labels))])
+        self.listening = nn.ModuleList([self._like(self.listening, channels)])
+        self.extracting = nn.ModuleList([self._like(self.extracting, channels, len(self.labels))])
+
+    def _like(self, blocks: nn.Module, channels: int, labels: int | None = None) -> Recurrent:
+        with torch.device("meta"):
+            wanted, hidden = count_parameters(blocks), 1
+            while count_parameters(Recurrent(self.layer, channels, hidden, labels)) < wanted:
+                hidden += 1
+        return Recurrent(self.layer, channels, hidden, labels)
 
 
 class RnnExtractor(_RecurrentExtractor):
-    layer, hidden = nn.RNN, 258
+    layer = nn.RNN
 
 
 class LstmExtractor(_RecurrentExtractor):
-    layer, hidden = nn.LSTM, 118
+    layer = nn.LSTM
 
 
 BODIES = {"convolutions": Extractor, "RNN": RnnExtractor, "LSTM": LstmExtractor}

@@ -71,7 +71,7 @@ def _report(file: Path) -> Report | None:
         tree = json.loads(file.read_text(encoding="utf-8"))
         state, day = tree["state"], date.fromisoformat(file.parent.name).isoformat()
         accuracies = tuple(
-            Accuracy(side, how, one["expected"], one.get(f"{how}_at_best") or one[how], bool(one.get(f"{how}_fell")))
+            Accuracy(side, how, one["expected"], one.get(f"{how}_at_best", one[how]), bool(one.get(f"{how}_fell")))
             for side, one in (tree.get("accuracy") or {}).items()
             for how in ("real", "estimated")
             if one.get(how) is not None and one.get("expected") is not None

@@ -17,7 +17,10 @@ WINDOWS, AGREEING = 3, 2  # falling accuracy counts when this many of the last w
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What one report says of one side's accuracy; `fell` where its whole interval lies below what was expected."""
+    """What one report says of one side's accuracy; `fell` where its whole interval lies below what was expected.
+
+    measured: where real, as it would be if all the answers that nobody judged were right.
+    """
 
     side: str  # pictured | heard
     how: str  # estimated | real
@@ -140,7 +143,8 @@ def _fall(reports: Sequence[Report], drop: float) -> str:
     for one in reports[0].accuracies:
         fell = [_fell(report, one.side, one.how, drop) for report in reports]
         if fell[0] and sum(fell) >= AGREEING:
-            return f"{one.how} accuracy ({one.side}) {one.measured:.3f}, {one.expected:.3f} expected"
+            at_best = "at best " if one.how == "real" else ""
+            return f"{one.how} accuracy ({one.side}) {at_best}{one.measured:.3f}, {one.expected:.3f} expected"
     return ""
 
 

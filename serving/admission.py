@@ -29,14 +29,14 @@ SETTLING = 0.1  # weight of the latest answer in the usual time of one
 class Admission:
     """At most `at_once` requests are computed and `max_waiting` more wait, in the order of their arrival.
 
-    deadline_s: from a request's arrival to the start of its computing. free: set while nobody is inside.
+    deadline_s: from a request's arrival to the start of its computing. idle: set while nobody is inside.
     """
 
     def __init__(self, at_once: int, max_waiting: int, deadline_s: float):
         self.at_once, self.max_waiting, self.deadline_s = at_once, max_waiting, deadline_s
         self.inside = self.waiting = 0
-        self.free = threading.Event()
-        self.free.set()
+        self.idle = threading.Event()
+        self.idle.set()
         self._free = asyncio.Semaphore(at_once)
         self._threads: anyio.CapacityLimiter | None = None
         self._usual_s = 0.0
@@ -46,7 +46,7 @@ class Admission:
         if self._is_full() or self.inside >= self.at_once + self.max_waiting + ARRIVING:
             raise self._busy()
         self.inside += 1
-        self.free.clear()
+        self.idle.clear()
         left = False
 
         def leave() -> None:
@@ -54,7 +54,7 @@ class Admission:
             self.inside -= not left
             left = True
             if not self.inside:
-                self.free.set()
+                self.idle.set()
 
         return leave
 

@@ -161,7 +161,7 @@ class SeeHear:
         self.predictions = RowLog(log, PREDICTION_SCHEMA, on_dropped=dropped)
         self.corrections = RowLog(feedback, FEEDBACK_SCHEMA, on_dropped=dropped)
         self.media = KeptMedia(log and log.parent / MEDIA, LIMITS.keep_media_days)
-        self._spare = SpareTime(ADMISSION.free)
+        self._spare = SpareTime(ADMISSION.idle)
         logger.info("prediction log: %s", log or "none is kept; SEEHEAR_LOG or SEEHEAR_ROOT would name its place")
         self._at_work: AtWork | None = None
         self._fault: Exception | None = None

@@ -14,14 +14,14 @@ Job = Callable[[bool], object]
 
 
 class SpareTime:
-    """Runs jobs one after the other in a thread of its own, while `free` is set.
+    """Runs jobs one after the other in a thread of its own, while `idle` is set.
 
     A job is called with whether there is time to do all of it; where too many wait behind it, there is not. So a worker
     under full load measures a sample of its answers and is not held up by it, and one with time to spare measures all.
     """
 
-    def __init__(self, free: threading.Event):
-        self._free = free
+    def __init__(self, idle: threading.Event):
+        self._idle = idle
         self._waiting: deque[tuple[Job, int]] = deque()
         self._bytes = 0
         self._change = threading.Condition()
@@ -37,7 +37,7 @@ class SpareTime:
             self._change.notify()
 
     def close(self) -> None:
-        """Do what still waits, without waiting any longer, and stop."""
+        """Do what still waits as if there were no time, and stop."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -45,14 +45,19 @@ class SpareTime:
 
     def _run(self) -> None:
         while self._await_job():
-            in_time = len(self._waiting) <= MOST and self._bytes <= MOST_BYTES
-            if in_time and not self._closed:
-                self._free.wait(PATIENCE_S)
+            in_time = not self._closed and self._is_light()
+            if in_time:
+                self._idle.wait(PATIENCE_S)
             with self._change:
                 job, held_bytes = self._waiting.popleft()
                 self._bytes -= held_bytes
             job(in_time)
             del job  # and all that it holds
+
+    def _is_light(self) -> bool:
+        """Whether no more waits than may be held; one alone may be as large as it likes."""
+        with self._change:
+            return len(self._waiting) == 1 or (len(self._waiting) <= MOST and self._bytes <= MOST_BYTES)
 
     def _await_job(self) -> bool:
         """Whether there is another one; only at the end there is not."""

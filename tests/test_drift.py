@@ -18,6 +18,7 @@ import pytest
 from data_checks.drift import (
     LOG_SCHEMA,
     measure_drift,
+    measure_together,
     read_drift_verdict,
     read_log,
     reference_from_evaluation,
@@ -190,6 +191,22 @@ def test_pictures_of_nothing_known_are_a_label_of_their_own(reference):
 def test_the_same_seed_gives_the_same_verdict(reference):
     window = make_log(120, 5)
     assert measure_drift(reference, window, MONITORING, seed=3) == measure_drift(reference, window, MONITORING, seed=3)
+
+
+def test_of_a_service_too_busy_to_measure_all_the_sample_that_it_measured_is_compared(reference):
+    """Its other rows have answers but no facts; their mix of endpoints must not pass for another mix of words."""
+    quiet = World(endpoint="classify_image")
+    both = pd.concat([reference, make_log(600, 2, quiet)], ignore_index=True)
+    whole = pd.concat([make_log(200, 5), make_log(100, 6, quiet)], ignore_index=True)
+    facts = [name for name in whole if name.startswith(("image_", "audio_")) and name != "image_embedding"]
+    busy = pd.concat([whole, make_log(400, 7).assign(**dict.fromkeys([*facts, "speech_embedding"]))])
+    verdict = measure_drift(both, busy, MONITORING)
+    assert verdict == measure_drift(both, whole, MONITORING)
+    assert (verdict.state, verdict.n_window) == ("no_drift", 300)
+
+
+def test_windows_together_are_held_to_a_fifth_of_alpha(reference):
+    assert measure_together(reference, make_log(300, 5), MONITORING).alpha == pytest.approx(MONITORING.alpha / 5)
 
 
 @pytest.mark.parametrize("rows", [0, 20, 49])

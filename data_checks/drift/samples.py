@@ -72,6 +72,13 @@ class Sample:
     rows: np.ndarray
 
 
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose input was measured, a fair sample where the service had no time for all; all, where none was."""
+    facts = [one.column for one in FEATURES if one.kind == "fact" and one.column in frame]
+    rows = frame[facts].notna().to_numpy().any(axis=1)
+    return frame.loc[rows] if rows.any() else frame
+
+
 def values(frame: pd.DataFrame, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
     """Values of one feature, (n,) numbers or labels or (n, d) embeddings, and their index; rows without are left out.
 

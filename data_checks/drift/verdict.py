@@ -11,7 +11,17 @@ import pandas as pd
 from data_checks.drift import causes
 from data_checks.drift.accuracy import Accuracy
 from data_checks.drift.log import LOG_SCHEMA
-from data_checks.drift.samples import FEATURES, Feature, Sample, distinct, from_known_models, labels, matched, values
+from data_checks.drift.samples import (
+    FEATURES,
+    Feature,
+    Sample,
+    distinct,
+    from_known_models,
+    labels,
+    matched,
+    measured,
+    values,
+)
 from data_checks.drift.two_samples import (
     Outcome,
     either,
@@ -92,6 +102,7 @@ def measure_drift(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Mon
     if not 0 < monitoring.alpha < 1:
         raise UserError(f"monitoring.alpha: expected a number between 0 and 1, got {monitoring.alpha}")
     unreadable = tuple(window.attrs.get("unreadable", ()))
+    window = measured(window)
     verdict = DriftVerdict("not_enough_data", len(reference), len(window), monitoring.alpha, unreadable=unreadable)
     comparison = _Comparison(reference, window, monitoring.alpha, max(monitoring.min_window, 2), seed)
     if len(window) < comparison.enough:
