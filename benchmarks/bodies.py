@@ -1,7 +1,7 @@
 """The extractor's body: dense dilated convolutions beside an RNN and an LSTM of the same size and the same training.
 
-`python -m benchmarks bodies` trains all three on the data of the last run, by the quick budget's recipe, and judges
-them on validation scenes. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
+`python -m benchmarks bodies` trains all three on the data of the last run, by the recipe of params.yaml cut to STEPS, and
+judges them on validation scenes. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from benchmarks import extraction_page
 from ml import training
-from ml.config import Paths, load_settings
+from ml.config import Paths, PerBudget, load_settings
 from ml.datasets import load_images, load_speech
 from ml.extraction import Extractor
 from ml.files import write_json
 from ml.models import count_parameters
+
+
+STEPS = 1500
 
 
 class Recurrent(nn.Module):
@@ -73,14 +76,15 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     """Rows (name, figure, size and time) of every body; writes the page anew."""
     settings = load_settings(paths.root)
     images, speech = load_images(paths), load_speech(paths)
+    recipe = dataclasses.replace(settings.speech_extractor, steps=PerBudget(STEPS, STEPS, STEPS))
     folder, found = paths.var / "benchmarks" / "bodies", {}
     for name, body in BODIES.items():
         card = training.train_speech_extractor(
             speech,
             paths.candidates / "image_classifier",
             images,
-            settings.speech_extractor,
-            dataclasses.replace(settings.training, budget="quick"),
+            recipe,
+            settings.training,
             folder / name,
             folder / "kept",
             body=body,
