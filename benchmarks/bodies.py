@@ -1,7 +1,7 @@
 """The extractor's body: dense dilated convolutions beside an RNN and an LSTM of the same size and the same training.
 
-`python -m benchmarks bodies` trains all three on the data of the last run, by the recipe of params.yaml cut to STEPS, and
-judges them on validation scenes. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
+`python -m benchmarks bodies` trains all three on the data of the last run, by the recipe of params.yaml cut to STEPS,
+and judges them on validation scenes. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ml.datasets import load_images, load_speech
 from ml.extraction import Extractor
 from ml.files import write_json
 from ml.models import count_parameters
-
 
 STEPS = 1500
 
