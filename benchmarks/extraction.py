@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks import extraction_page
 from ml import scenes, training
 from ml.config import Paths, Settings, UserError, load_paths, load_settings
-from ml.datasets import ImageSet, SpeechSet, load_images, load_speech
+from ml.datasets import ImageSet, SpeechSet, extra_voices, load_images, load_speech
 from ml.evaluation.benchmark import bench_of, detection_plan, headline_plan
 from ml.evaluation.report import measure_extraction
 from ml.files import write_json
@@ -32,11 +32,14 @@ DIGESTED = 20  # scenes of each plan, whose digest tells whether others have the
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks extraction")
     parser.add_argument("--leave-out", metavar="SPEAKER")
+    parser.add_argument(
+        "--extra-voices", type=float, metavar="SHARE", help="with --leave-out: train with the starter's voices as well"
+    )
     parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
     parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
     asked = parser.parse_args(arguments)
     try:
-        settings = load_settings()
+        settings = with_extra_voices(load_settings(), asked.extra_voices)
         paths = load_paths(settings)
         if not asked.page:
             measure(settings, paths, asked.leave_out, asked.scenes)
@@ -45,6 +48,17 @@ def main(arguments: list[str]) -> int:
         print(f"seehear: {fault}", file=sys.stderr)
         return 1
     return 0
+
+
+def with_extra_voices(settings: Settings, share: float | None) -> Settings:
+    """The settings with this share of extra voices in both trainings of sound; as they are where it is None."""
+    if share is None:
+        return settings
+    if not 0 <= share < 1:
+        raise UserError(f"--extra-voices {share:g}: expected a share from 0 to below 1")
+    words = dataclasses.replace(settings.speech_classifier, extra_voices=share)
+    scenes_of = dataclasses.replace(settings.speech_extractor, extra_voices=share)
+    return dataclasses.replace(settings, speech_classifier=words, speech_extractor=scenes_of)
 
 
 def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None = None) -> None:
@@ -65,6 +79,7 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
         "source": paths.source,
         "budget": settings.training.budget,
         "left_out": speaker,
+        "extra_voices": predictor.cards["speech_extractor"]["recipe"].get("extra_voices", 0),
         "seed": settings.training.seed,
         "scenes": n,
         "steps": predictor.cards["speech_extractor"]["steps"],
@@ -73,7 +88,9 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
         "digests": {name: scenes.scenes_digest(plan, bench.speech) for name, plan in plans.items()},
         "extraction": section,
     }
-    name = f"{paths.source}, {record['budget']}, {f'{speaker} left out' if speaker else 'seen speakers'}"
+    who = f"{speaker} left out" if speaker else "seen speakers"
+    voices = ", extra voices" if record["extra_voices"] else ""
+    name = f"{paths.source}, {record['budget']}, {who}{voices}"
     keep(paths.root / "docs" / "extraction.json", name, record)
 
 
@@ -102,10 +119,10 @@ def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: 
     folder = paths.var / "benchmarks" / f"without_{speaker}"
     pictures, how = paths.candidates / "image_classifier", settings.training
     classifier, extractor = folder / "cnn", folder / "speech_extractor"
-    training.train_speech_classifier(
-        "cnn", speech, settings.speech_classifier.of("cnn"), how, classifier, folder / "kept"
-    )
+    words = settings.speech_classifier.of("cnn")
+    extra = extra_voices(paths, words.extra_voices)
+    training.train_speech_classifier("cnn", speech, words, how, classifier, folder / "kept", extra=extra)
     training.train_speech_extractor(
-        speech, pictures, images, settings.speech_extractor, how, extractor, folder / "kept"
+        speech, pictures, images, settings.speech_extractor, how, extractor, folder / "kept", extra=extra
     )
     return predictor_of(paths.candidates, classifier, extractor)

@@ -47,6 +47,8 @@ def _measured(name: str, record: dict) -> str:
     """One variant: who was heard, how it was trained, and every system on the headline scenes."""
     found, speaker = record["extraction"], record["left_out"]
     command = "python -m benchmarks extraction" + (f" --leave-out {speaker}" if speaker else "")
+    share = record.get("extra_voices")
+    command += f" --extra-voices {share:g}" if share else ""
     ours = found["si_sdr_improvement_db"]["full_overlap"]
     rows = [("**SeeHear**", ours, "")]
     rows += [(ORACLE_NAMES[key], value, "oracle") for key, value in found["oracle_db"].items()]
@@ -63,6 +65,7 @@ def _measured(name: str, record: dict) -> str:
 {record["steps"]} steps ({record["train_s"]:.0f} s), {found["parameters"]} parameters, {record["scenes"]} scenes,
 {record["machine"]}.
 {f"Training never heard {speaker}; scenes are of this speaker's clips alone." if speaker else ""}
+{f"Extra data: {share:.0%} of the words in training are the starter's synthetic voices." if share else ""}
 The first 20 scenes of each plan have the digests {digests}.
 
 | two words, full overlap, 0 dB | SI-SDR improvement (dB) | 95 % interval | |

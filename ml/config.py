@@ -101,6 +101,7 @@ class ImageRecipe(Recipe):
 class ExtractorRecipe(Recipe):
     blocks: int
     scene_s: float
+    extra_voices: float
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import gc
 import logging
 import os
 import sys
@@ -191,6 +192,8 @@ class SeeHear:
                 break
             except Exception as fault:  # whatever it is, the next one is tried, and the last one is said on /readyz
                 self._refuse_model(fault)
+        gc.collect()
+        gc.freeze()  # what is here now stays; to look through it again and again would hold up every answer
         loop.call_soon_threadsafe(self._started.set)
         if champions:
             self._follower = Follower(champions, self._change, self._refuse_model)

@@ -209,6 +209,17 @@ def test_training_scenes_have_a_target_exactly_where_the_word_is_present(bank):
     assert 0.75 < float(batch.present.float().mean()) < 0.95
 
 
+def test_extra_voices_speak_their_share_of_the_words(speech):
+    bank = scenes.clip_bank(speech, torch.device("cpu"), own=len(speech) // 2)
+    confusable, queryable = torch.tensor([1, 2, 0]), torch.ones(3, dtype=torch.bool)
+    shares = {}
+    for share in (0.0, 0.25):
+        drawn = scenes.draw_training_scenes(bank, 2000, confusable, generator(), queryable, share)
+        shares[share] = float((drawn.clips >= bank.own).float().mean())
+    assert shares[0.0] == 0
+    assert 0.22 < shares[0.25] < 0.28
+
+
 def test_training_scenes_have_one_to_three_words(bank):
     drawn, _ = training_batch(bank)
     counts = (drawn.levels > 0).sum(1)

@@ -19,7 +19,7 @@ from ml.datasets import ImageSet, SpeechSet
 from ml.training import loop
 
 CPU = Training("quick", "cpu", 0)
-EXTRACTOR = ExtractorRecipe(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.8)
+EXTRACTOR = ExtractorRecipe(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.8, extra_voices=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -237,6 +237,14 @@ def test_the_extractor_learns_and_its_thresholds_stand_in_the_card(speech, image
     assert loaded.labels == CLASSES
 
 
+def test_the_extractor_learns_from_extra_voices_too_and_its_card_names_them(speech, images, image_dir, tmp_path):
+    other = dataclasses.replace(toy_speech(5), digest="other voices")
+    how = dataclasses.replace(EXTRACTOR, steps=PerBudget(3, 3, 3), extra_voices=0.5)
+    place = (tmp_path / "m", tmp_path / "c", False)
+    card = training.train_speech_extractor(speech, image_dir, images, how, CPU, *place, extra=other)
+    assert card["data"]["extra_voices"] == "other voices"
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(speech, tmp_path):
     def train(folder: str, seed: int) -> bytes:
         how = dataclasses.replace(CPU, seed=seed)
@@ -387,7 +395,7 @@ from ml.config import ExtractorRecipe, PerBudget, Training
 out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
 training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
 training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
-small = ExtractorRecipe(PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, blocks=1, scene_s=0.8)
+small = ExtractorRecipe(PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, blocks=1, scene_s=0.8, extra_voices=0)
 training.train_speech_extractor(
     toy_speech(), out / "image", toy_images(), small, how, out / "extractor", out / "notes", False
 )

@@ -27,7 +27,7 @@ LARGE = (
 )
 FAR_QUANTILE = 0.98  # of the reference's own distances; what lies beyond it counts as far off
 EXPECTED = 1 - FAR_QUANTILE
-ALIKE = 0.9  # far items are one class where their distances are below this share of the reference's
+ALIKE = 0.87  # far items are one class where their distances are below this share of the reference's
 ITEMS = 5  # named with every finding
 
 

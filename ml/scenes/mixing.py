@@ -29,7 +29,8 @@ class ClipBank:
     """Every clip at every speed, one after another in one resident tensor, at active level 1.
 
     samples float16 (total,); offsets, lengths, active_starts, active_ends (clips, speeds) int64 on the device;
-    labels (clips,) int64 on the CPU, where parameters are drawn, below `classes`. Clips are cut at MAX_CLIP_S.
+    labels (clips,) int64 on the CPU, where parameters are drawn, below `classes`. Clips are cut at MAX_CLIP_S. The
+    first `own` clips are the data's, those behind them extra voices.
     """
 
     samples: Tensor
@@ -40,6 +41,7 @@ class ClipBank:
     labels: Tensor
     classes: int
     sample_rate_hz: int
+    own: int
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,8 +58,13 @@ class ClipBank:
         return self.samples[index].float() * inside
 
 
-def clip_bank(speech: SpeechSet, device: torch.device, speeds: Sequence[tuple[int, int]] = SPEEDS) -> ClipBank:
-    """All clips of `speech` resampled to every speed, each a ratio; silent clips are refused (UserError)."""
+def clip_bank(
+    speech: SpeechSet, device: torch.device, speeds: Sequence[tuple[int, int]] = SPEEDS, own: int | None = None
+) -> ClipBank:
+    """All clips of `speech` resampled to every speed, each a ratio; silent clips are refused (UserError).
+
+    own: how many of them, the first ones, are the data's own; all where it is None.
+    """
     limit = int(MAX_CLIP_S * speech.sample_rate_hz)
     clips = [speech.clip(i)[:limit] for i in range(len(speech))]
     levels = np.array([active_level(clip) for clip in clips])
@@ -86,6 +93,7 @@ def clip_bank(speech: SpeechSet, device: torch.device, speeds: Sequence[tuple[in
         labels=torch.from_numpy(np.array(speech.labels, dtype=np.int64)),
         classes=len(speech.classes),
         sample_rate_hz=speech.sample_rate_hz,
+        own=len(speech) if own is None else own,
     )
 
 
@@ -148,7 +156,12 @@ class SceneBatch:
 
 
 def draw_training_scenes(
-    bank: ClipBank, n: int, confusable: Tensor, generator: torch.Generator, queryable: Tensor
+    bank: ClipBank,
+    n: int,
+    confusable: Tensor,
+    generator: torch.Generator,
+    queryable: Tensor,
+    extra_share: float = 0.0,
 ) -> TrainingScenes:
     """Draws scenes of 1-3 words of which 15 % lack the word asked for.
 
@@ -156,10 +169,13 @@ def draw_training_scenes(
     that are there. The query is the first word's label or, in absent scenes, one that no word has: for half of them
     the label that sounds most like the first word's (`confusable` (classes,)). queryable (classes,) bool: labels that
     have pictures. HARD_SHARE of the scenes are as hard as a scene can be: nothing in them is told apart by its place
-    or level.
+    or level. extra_share: of the words, from the bank's extra voices.
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
-    clips = torch.randint(len(bank), (n, 3), generator=generator)
+    clips = torch.randint(bank.own, (n, 3), generator=generator)
+    if extra_share and len(bank) > bank.own:
+        extra = torch.randint(bank.own, len(bank), (n, 3), generator=generator)
+        clips = torch.where(rand(n, 3) < extra_share, extra, clips)
     labels = bank.labels[clips]  # (n, 3)
     hard = rand(n) < HARD_SHARE
     count = torch.where(hard, 2, 1 + (rand(n) > 0.1).long() + (rand(n) > 0.75).long())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml import extraction, features, models, objectives, scenes
+from ml import datasets, extraction, features, models, objectives, scenes
 from ml.config import UserError
 from ml.training.loop import CHECKPOINT_STEPS, Run, finish, fit, half_precision, plan_run, required, seeded
 
@@ -34,17 +34,19 @@ def train_speech_extractor(
     progress: bool = True,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     body: type[extraction.Extractor] = extraction.Extractor,
+    extra: SpeechSet | None = None,
 ) -> dict:
     """Trains and saves the extractor; its queries are the posteriors of real pictures by the model in `image_dir`.
 
     Presence and activity thresholds are chosen on validation scenes and stand in the card, as probabilities.
-    body: another kind of extractor to compare; what is saved of it no Predictor takes.
+    body: another kind of extractor to compare; what is saved of it no Predictor takes. extra: further voices that say
+    the same words; recipe.extra_voices is their share of the words in its scenes.
     """
     name = "speech_extractor" if body is extraction.Extractor else f"speech_extractor_{body.__name__}"
     image_model, image_card = models.load_model(image_dir)
     data = {"audio": speech.digest, "images": images.digest, "image_classifier": image_card["digests"][models.WEIGHTS]}
-    run = plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps)
-    run = half_precision(run)
+    data |= {"extra_voices": extra.digest} if extra else {}
+    run = half_precision(plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps))
     labels = extraction.shared_labels(image_card["classes"], speech.classes)
     if len(labels) < 2:
         raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")
@@ -56,20 +58,14 @@ def train_speech_extractor(
     ask = Asker(image_model, image_card, labels, speech.classes, run.device)
     asked = ask.pictures(required(images, "train", run.name), run.seed)
     samples = scenes.scene_samples(train, recipe.scene_s, words=1.5)
-    loss_of = scene_loss(run, train, asked, labels, samples, model.hop_samples)
+    bank = scenes.clip_bank(datasets.joined(train, extra) if extra else train, run.device, own=len(train))
+    loss_of = scene_loss(run, bank, recipe.extra_voices, asked, speech.classes, labels, samples, model.hop_samples)
     trial = Trial(held, *judged(ask, required(images, "validation", run.name), held, labels, run))
     trained = fit(run, model, loss_of, lambda model: {"validation_si_sdr_improvement_db": trial.improvement(model, 50)})
     assert isinstance(trained.model, extraction.Extractor)
     thresholds, metrics = trial.conclude(trained.model)
-    card = {
-        "kind": run.name,
-        "arguments": arguments,
-        "classes": list(labels),
-        "sample_rate_hz": speech.sample_rate_hz,
-        "temperature": 1.0,
-        **thresholds,
-        "metrics": metrics,
-    }
+    card = {"kind": run.name, "arguments": arguments, "classes": list(labels), "temperature": 1.0}
+    card |= {"sample_rate_hz": speech.sample_rate_hz, **thresholds, "metrics": metrics}
     return finish(run, trained, out, card)
 
 
@@ -122,21 +118,27 @@ class Asker:
 
 
 def scene_loss(
-    run: Run, speech: SpeechSet, asked: Tensor, labels: tuple[str, ...], samples: int, hop_samples: int
+    run: Run,
+    bank: scenes.ClipBank,
+    extra_share: float,
+    asked: Tensor,
+    heard: tuple[str, ...],
+    labels: tuple[str, ...],
+    samples: int,
+    hop_samples: int,
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
     """The loss of a step: scenes mixed on the device; separation of the word asked for, presence and activity of all.
 
-    asked: queries by class and picture, of `Asker.pictures`; samples: length of the scenes.
+    asked: queries by class of `heard` and picture, of `Asker.pictures`; samples: length of the scenes.
     """
-    bank = scenes.clip_bank(speech, run.device)
-    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, speech.sample_rate_hz)
-    confusable = scenes.confusable_labels(word_shapes(bank), bank.labels, len(speech.classes))
+    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, bank.sample_rate_hz)
+    confusable = scenes.confusable_labels(word_shapes(bank), bank.labels, len(heard))
     queryable = ~asked[:, 0, 0].isnan().cpu()
-    known = torch.tensor([speech.classes.index(label) for label in labels], device=run.device)
+    known = torch.tensor([heard.index(label) for label in labels], device=run.device)
     n = run.recipe.batch_size
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        drawn = scenes.draw_training_scenes(bank, n, confusable, generator, queryable)
+        drawn = scenes.draw_training_scenes(bank, n, confusable, generator, queryable, extra_share)
         picked = torch.randint(asked.shape[1], (n,), generator=generator).to(run.device)
         batch = scenes.mix(bank, noise, drawn, samples, hop_samples)
         output = model(batch.mixture, asked[batch.queries, picked])

@@ -127,6 +127,7 @@ def speech_extractor(
         how,
         project.paths.candidates / "speech_extractor",
         project.paths.checkpoints / "speech_extractor",
+        extra=datasets.extra_voices(project.paths, recipe.extra_voices),
     )
     seen_by = json.loads((project.paths.candidates / "image_classifier" / "model.json").read_text())["digests"]
     return _model_result(context, project, card, recipe, how, images.digest, speech.digest, seen_by)
