@@ -123,8 +123,9 @@ def _bodies(file: Path) -> str:
 ## Bodies at equal size
 
 `SEEHEAR_SOURCE={record["source"]} python -m benchmarks bodies`, seed {first["seed"]}, {first["steps"]} steps each
-by the same recipe, {record["machine"]}. Validation scenes: separation of two words at 0 dB in full overlap, presence
-and active frames in mixed scenes, half of them without the word.
+by the same recipe, {record["machine"]}.
+Validation scenes: separation of two words at 0 dB in full overlap, presence and active frames in mixed scenes, half of
+them without the word.
 
 | body | parameters | training (s) | SI-SDR improvement (dB) | presence AUC | F1 of active frames |
 |---|---|---|---|---|---|
