@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
     parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
     asked = parser.parse_args(arguments)
+    if asked.extra_voices is not None and not asked.leave_out:
+        parser.error("--extra-voices: expected --leave-out as well; without it nothing is trained")
     try:
         settings = with_extra_voices(load_settings(), asked.extra_voices)
         paths = load_paths(settings)
@@ -119,10 +121,18 @@ def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: 
     folder = paths.var / "benchmarks" / f"without_{speaker}"
     pictures, how = paths.candidates / "image_classifier", settings.training
     classifier, extractor = folder / "cnn", folder / "speech_extractor"
-    words = settings.speech_classifier.of("cnn")
-    extra = extra_voices(paths, words.extra_voices)
-    training.train_speech_classifier("cnn", speech, words, how, classifier, folder / "kept", extra=extra)
+    words, scenes_of = settings.speech_classifier.of("cnn"), settings.speech_extractor
+    training.train_speech_classifier(
+        "cnn", speech, words, how, classifier, folder / "kept", extra=extra_voices(paths, words.extra_voices)
+    )
     training.train_speech_extractor(
-        speech, pictures, images, settings.speech_extractor, how, extractor, folder / "kept", extra=extra
+        speech,
+        pictures,
+        images,
+        scenes_of,
+        how,
+        extractor,
+        folder / "kept",
+        extra=extra_voices(paths, scenes_of.extra_voices),
     )
     return predictor_of(paths.candidates, classifier, extractor)

@@ -127,16 +127,16 @@ def test_asking_for_what_is_downstream_alone_is_refused_by_dvc_and_by_hand(proje
 def test_on_leakage_a_run_that_the_policy_requests_makes_nothing_after_the_check(leaking, instance):
     decision = Decision(True, "2026-11-20: brighter", "drift", "drift-2026-11-20-first")
     request = automation.request(decision, leaking.now())
-    stops(leaking, ran(leaking, instance, "retraining", dict(request.tags)))
+    assert_stopped_by_leakage(leaking, ran(leaking, instance, "retraining", dict(request.tags)))
 
 
 @pytest.mark.slow  # ten seconds; the same checks block in every job
 @pytest.mark.parametrize("job", ["lineage", "retraining"])
 def test_on_leakage_a_run_by_hand_or_by_schedule_makes_nothing_after_the_check(job, leaking, instance):
-    stops(leaking, ran(leaking, instance, job, {}))
+    assert_stopped_by_leakage(leaking, ran(leaking, instance, job, {}))
 
 
-def stops(project: Project, result: dg.ExecuteInProcessResult) -> None:
+def assert_stopped_by_leakage(project: Project, result: dg.ExecuteInProcessResult) -> None:
     """It ended at the checks of leakage, and neither Dagster nor DVC made anything after them."""
     assert not result.success
     assert made(result) == {"raw_images"}
