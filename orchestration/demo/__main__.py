@@ -16,7 +16,8 @@ OUT = CODE / "reports" / "demo-drift"
 
 
 def main() -> int:
-    print(f"A story of six days in a folder of its own; what the tools say goes to {OUT / 'log.txt'}\n", flush=True)
+    print("A story of six days in a folder of its own: 6 to 7 minutes on two cores, two trainings of 3 minutes each.")
+    print(f"To see the tools at work: tail -f {OUT / 'log.txt'}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="seehear-demo-") as folder, _tools_to(OUT / "log.txt") as complain:
         try:
             project = build(Path(folder) / "project")
