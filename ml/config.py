@@ -13,6 +13,7 @@ MODALITIES = ("images", "audio")
 SOURCES = ("starter", "mnist-fsdd", "folder")
 BUDGETS = ("quick", "medium", "full")
 SPEECH_KINDS = ("cnn", "rnn", "lstm")
+OPTIMIZERS = ("adamw", "sgd", "muon")
 
 
 class UserError(Exception):
@@ -283,7 +284,7 @@ CHOICES = {
     "data.source": SOURCES,
     "training.budget": BUDGETS,
     "training.device": ("auto", "cpu", "cuda"),
-    "image_classifier.optimizer": ("adamw", "sgd"),
+    "image_classifier.optimizer": OPTIMIZERS,
 }
 POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s")
 RANGES = {"promotion.confidence": (0.5, 0.9999), "retraining.backoff": (1, 100)}
@@ -345,7 +346,7 @@ def _value(hint, value: object, where: str, file: str):
 
 
 def _in_range(value, where: str, file: str):
-    allowed = CHOICES.get(where) or (("adamw", "sgd") if where.endswith(".optimizer") else None)
+    allowed = CHOICES.get(where) or (OPTIMIZERS if where.endswith(".optimizer") else None)
     if allowed and value not in allowed:
         raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")
     if isinstance(value, int | float) and not where.endswith(("seed", "_db")) and value < 0:

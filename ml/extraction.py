@@ -79,17 +79,17 @@ class Extractor(nn.Module):
         gain (b,): of `recording_gain`, where the mixture is a piece of a longer recording.
         """
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
-        own = self.own_frames(mixture, lengths)[:, None]  # (b, 1, frames)
+        own = None if lengths is None else self.own_frames(lengths, mixture.shape[1])[:, None]  # (b, 1, frames)
         spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
-        states = self.encode(self.features(spectrum)) * own  # (b, channels, frames)
+        states = zeroed(self.encode(self.features(spectrum)), own)  # (b, channels, frames)
         for block in self.listening:
-            states = block(states) * own
+            states = zeroed(block(states), own)
         word_scores, word_activity = self.scores(states).float().chunk(2, dim=1)  # (b, labels, frames) each
-        word_presence = soft_maximum(word_scores.masked_fill(~own, -1e4))  # (b, labels)
+        word_presence = soft_maximum(word_scores if own is None else word_scores.masked_fill(~own, -1e4))  # (b, labels)
         activity = asked_for(query, word_activity)  # (b, frames)
-        states = (states + self.locate(torch.sigmoid(activity)[:, None])) * own
+        states = zeroed(states + self.locate(torch.sigmoid(activity)[:, None]), own)
         for block in self.extracting:
-            states = block(states, query) * own
+            states = zeroed(block(states, query), own)
         estimate = self.invert(spectrum * self.bounded_mask(states), mixture.shape[1]) / gain[:, None]
         if lengths is not None:
             estimate = estimate * valid_mask(lengths, mixture.shape[1])
@@ -100,12 +100,9 @@ class Extractor(nn.Module):
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
         return -(-samples // self.hop_samples) + 1
 
-    def own_frames(self, mixture: Tensor, lengths: Tensor | None) -> Tensor:
-        """True (b, frames) at the frames of each recording of `lengths` (b,) samples, without them everywhere."""
-        frames = self.frames(mixture.shape[1])
-        if lengths is None:
-            return torch.ones(len(mixture), frames, dtype=torch.bool, device=mixture.device)
-        return valid_mask((lengths + self.hop_samples - 1) // self.hop_samples + 1, frames)
+    def own_frames(self, lengths: Tensor, samples: int) -> Tensor:
+        """True (b, frames) at the frames of each recording of `lengths` (b,) in a batch padded to so many samples."""
+        return valid_mask((lengths + self.hop_samples - 1) // self.hop_samples + 1, self.frames(samples))
 
     def features(self, spectrum: Tensor) -> Tensor:
         """Compressed magnitude about zero, and real and imaginary part compressed alike: (b, 3 bins, frames)."""
@@ -162,6 +159,11 @@ class AskedBlock(Block):
     def forward(self, states: Tensor, query: Tensor) -> Tensor:
         scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
         return states + self.mix(torch.relu(self.convolve(states) * (1 + scale) + shift))  # (b, channels, frames)
+
+
+def zeroed(states: Tensor, own: Tensor | None) -> Tensor:
+    """states (b, channels, frames) with zeros where `own` (b, 1, frames) is False; all of them where it is None."""
+    return states if own is None else states * own
 
 
 def asked_for(query: Tensor, logits: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
         ("data", "seed", "zero", "data.seed: expected int, got 'zero'"),
         ("training", "budget", "huge", "training.budget: expected one of quick, medium, full"),
         ("image_classifier", "batch_size", -1, "image_classifier.batch_size: expected a number from"),
-        ("image_classifier", "optimizer", "adam", "image_classifier.optimizer: expected one of adamw, sgd"),
+        ("image_classifier", "optimizer", "adam", "image_classifier.optimizer: expected one of adamw, sgd, muon"),
         ("image_classifier", "steps", 5, "image_classifier.steps.: expected a section of keys, got 5"),
         ("training", "seed", True, "training.seed: expected int, got True"),
     ],

@@ -14,9 +14,9 @@ import torch
 from toy_models import CLASSES, image_recipe, recipe, speech_recipe, toy_images, toy_speech
 
 from ml import extraction, models, training
-from ml.config import ExtractorRecipe, PerBudget, Training, UserError
+from ml.config import OPTIMIZERS, ExtractorRecipe, PerBudget, Training, UserError
 from ml.datasets import ImageSet, SpeechSet
-from ml.training import loop
+from ml.training import loop, optimizers
 
 CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.8, extra_voices=0)
@@ -58,14 +58,14 @@ class Crash(Exception):
     """What stands for the end of the process where only the loop is looked at."""
 
 
-def line_loss(crash_at: int | None = None):
-    """Loss of fitting a line to noisy points drawn at every step; ends the run at a step if asked to."""
+def turn_loss(crash_at: int | None = None):
+    """Loss of learning to turn 16 numbers by one place, drawn at every step; ends the run at a step if asked to."""
 
     def loss_of(model, step, generator):
         if step == crash_at:
             raise Crash
-        x = torch.randn(16, 2, generator=generator)
-        return (model(x)[:, 0] - x[:, 0] + 2 * x[:, 1]).square().mean()
+        x = torch.randn(64, 16, generator=generator)
+        return (model(x) - x.roll(1, dims=1)).square().sum(1).mean()
 
     return loss_of
 
@@ -77,14 +77,14 @@ def a_run(tmp_path: Path, **changes) -> loop.Run:
 
 def fitted(run: loop.Run, crash_at: int | None = None) -> loop.Trained:
     with loop.seeded(0):
-        model = torch.nn.Linear(2, 1)
-    return loop.fit(run, model, line_loss(crash_at), lambda model: {"figure": 1.0})
+        model = torch.nn.Linear(16, 16)
+    return loop.fit(run, model, turn_loss(crash_at), lambda model: {"figure": 1.0})
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_the_loop_finds_the_line(tmp_path, optimizer):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_loop_finds_the_turn(tmp_path, optimizer):
     trained = fitted(a_run(tmp_path, optimizer=optimizer))
-    assert trained.model.weight[0].tolist() == pytest.approx([1, -2], abs=0.1)
+    assert torch.allclose(trained.model.weight, torch.eye(16).roll(1, dims=0), atol=0.2)
     losses = [row["loss"] for row in trained.history]
     assert losses[-1] < losses[0] / 10
 
@@ -95,7 +95,7 @@ def test_the_history_names_steps_losses_and_figures(tmp_path):
     assert all(row["figure"] == 1.0 for row in history)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("crash_at", [5, 23, 49])
 def test_a_run_that_was_ended_gives_the_same_weights_and_history(tmp_path, optimizer, crash_at):
     whole = fitted(a_run(tmp_path / "whole", optimizer=optimizer))
@@ -104,6 +104,22 @@ def test_a_run_that_was_ended_gives_the_same_weights_and_history(tmp_path, optim
     again = fitted(a_run(tmp_path / "ended", optimizer=optimizer))
     assert torch.equal(again.model.weight, whole.model.weight)
     assert again.history == whole.history
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])
+def test_muon_steps_along_the_singular_vectors_alike_far_in_all_of_them(shape):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    made, of = (torch.linalg.svd(m, full_matrices=False) for m in (optimizers.orthogonal(matrix), matrix))
+    assert made.S.min() > 0.6
+    assert made.S.max() < 1.3
+    assert torch.allclose(made.U @ made.Vh, of.U @ of.Vh, atol=1e-3)
+
+
+def test_muon_takes_what_has_two_wide_sides_and_leaves_the_rest_to_adamw():
+    model = torch.nn.Sequential(torch.nn.Conv2d(4, 16, 3), torch.nn.Conv2d(1, 16, 3), torch.nn.Linear(16, 10))
+    muon, adamw = optimizers.make_optimizers(model, dataclasses.replace(recipe(50, 1), optimizer="muon"))
+    assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 4, 3, 3)]
+    assert sum(len(group["params"]) for group in adamw.param_groups) == 5
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ml import models
 from ml.config import UserError
 from ml.files import whole_file
+from ml.training.optimizers import make_optimizers, set_learning_rate
 
 if TYPE_CHECKING:
     from ml.config import Recipe, Training
@@ -141,20 +142,21 @@ def fit(
     the averaged model. Raises FloatingPointError where the loss is not finite; no checkpoint is written from there on.
     """
     model.to(run.device).train()
-    average, optimizer = copy_of(model), make_optimizer(model, run.recipe)
+    average, optimizers = copy_of(model), make_optimizers(model, run.recipe)
     generator = torch.Generator().manual_seed(run.seed)
-    parts = Parts(model, average, optimizer, generator)
+    parts = Parts(model, average, optimizers, generator)
     first, history, spent = resume(run, parts)
     begun, losses = time.perf_counter(), Mean(run.device)
     bar = progress_bar(run, first)
     for step in bar:
-        set_learning_rate(optimizer, run.recipe.learning_rate * one_cycle(step, run.steps))
+        set_learning_rate(optimizers, run.recipe.learning_rate * one_cycle(step, run.steps))
         with precision(run):
             loss = loss_of(model, step, generator)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
         update_average(average, model, step)
         losses.add(loss)
         done = step + 1
@@ -220,27 +222,6 @@ def one_cycle(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or Nesterov SGD; biases, norms and other vectors are not decayed."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    match recipe.optimizer:
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)
-        case "sgd":
-            return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
-    raise UserError(f"optimizer {recipe.optimizer!r}: expected adamw or sgd")
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
 def copy_of(model: nn.Module) -> nn.Module:
     """An equal model that takes no gradients."""
     return copy.deepcopy(model).requires_grad_(False).eval()
@@ -270,7 +251,7 @@ class Parts:
 
     model: nn.Module
     average: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     generator: torch.Generator
 
 
@@ -281,7 +262,7 @@ def write_checkpoint(run: Run, parts: Parts, step: int, history: list[dict], sec
         "step": step,
         "model": parts.model.state_dict(),
         "average": parts.average.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in parts.optimizers],
         "generator": parts.generator.get_state(),
         "history": history,
         "seconds": seconds,
@@ -302,7 +283,8 @@ def resume(run: Run, parts: Parts) -> tuple[int, list[dict], float]:
         return 0, [], 0.0
     parts.model.load_state_dict(state["model"])
     parts.average.load_state_dict(state["average"])
-    parts.optimizer.load_state_dict(state["optimizer"])
+    for optimizer, kept in zip(parts.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
     parts.generator.set_state(state["generator"])
     return state["step"], state["history"], state["seconds"]
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
-from ml.config import BUDGETS, SPEECH_KINDS, ImageRecipe, PerBudget, Recipe, Training, UserError
+from ml.config import BUDGETS, OPTIMIZERS, SPEECH_KINDS, ImageRecipe, PerBudget, Recipe, Training, UserError
 from orchestration import previews
 from orchestration.assets.common import SETTINGS, plainly, provenance
 from orchestration.resources import Project, digest, source_digest
@@ -26,7 +26,7 @@ class TrainingConfig(dg.Config):
     batch_size: int | None = Field(None, description="Items in one step.", gt=0)
     learning_rate: float | None = Field(None, description="Peak of the schedule.", gt=0)
     weight_decay: float | None = Field(None, description="Decoupled weight decay.", ge=0)
-    optimizer: str | None = Field(None, description="adamw, or sgd with momentum.")
+    optimizer: str | None = Field(None, description="adamw, sgd with momentum, or muon.")
     seed: int | None = Field(None, description="Draws the initial weights, the batches and the augmentation.")
 
     def applied(self, recipe: R, training: Training) -> tuple[R, Training]:
@@ -42,7 +42,7 @@ class TrainingConfig(dg.Config):
 
     @staticmethod
     def _check(own: dict[str, Any]) -> None:
-        for key, choices in (("budget", BUDGETS), ("optimizer", ("adamw", "sgd"))):
+        for key, choices in (("budget", BUDGETS), ("optimizer", OPTIMIZERS)):
             if key in own and own[key] not in choices:
                 raise UserError(f"run config: {key}: expected one of {', '.join(choices)}, got {own[key]!r}")
 
