@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import extraction_page
+from benchmarks.blind import blind_separator
 from ml import scenes, training
 from ml.config import Paths, Settings, UserError, load_paths, load_settings
 from ml.datasets import ImageSet, SpeechSet, extra_voices, load_images, load_speech
@@ -71,7 +72,10 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
     else:
         speech = without(speech, speaker)
         predictor = trained_without(settings, paths, images, speech, speaker)
-    bench = bench_of(predictor, images, speech, "test", settings)
+    folder = paths.var / "benchmarks" / (f"without_{speaker}" if speaker else "seen")
+    bench = dataclasses.replace(
+        bench_of(predictor, images, speech, "test", settings), separator=blind_separator(speech, settings, folder)
+    )
     n = n or settings.evaluation.scenes.of(settings.training.budget)
     heard = set(speech.where("train", "validation").group)
     with tqdm(total=6 * n, desc="scenes", unit="") as bar:

@@ -477,6 +477,14 @@ def test_plots_and_sounds_are_there_to_look_at_and_listen_to(evaluated):
             assert (len(waveform), rate_hz) == (toy_models.RATE_HZ, toy_models.RATE_HZ)
 
 
+def test_a_separator_that_separates_nothing_is_an_opponent_that_gains_nothing(evaluated):
+    predictor = predictor_of(evaluated)
+    bench = bench_of(predictor, evaluated.images, evaluated.speech, "test", evaluated.settings)
+    assert "blind_separation" not in headline(bench, 5, set(), int).others_db
+    bench = dataclasses.replace(bench, separator=lambda mixture: np.stack([mixture, mixture]))
+    assert np.allclose(headline(bench, 5, set(), int).others_db["blind_separation"], 0)
+
+
 def test_words_without_a_picture_are_heard_but_never_asked_for(evaluated):
     images = dataclasses.replace(
         evaluated.images, split=np.where(evaluated.images.labels == 2, "train", evaluated.images.split)

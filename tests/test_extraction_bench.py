@@ -1,5 +1,6 @@
 """The benchmark's page holds what was measured, and a speaker left out is heard in the test alone."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 import toy_models
 
-from benchmarks import bodies, extraction, extraction_page
-from ml import media
-from ml.config import UserError
+from benchmarks import blind, bodies, extraction, extraction_page
+from ml import media, scenes
+from ml.config import ExtractorRecipe, PerBudget, UserError, load_settings
+from ml.evaluation.metrics import improvement_db
 
 SUMMARY = {"mean": 4.0, "mean_ci95": [3.5, 4.5]}
 FOUND = {
@@ -78,3 +80,21 @@ def test_without_figures_the_page_says_that_nothing_was_measured(tmp_path):
     page = (tmp_path / "extraction.md").read_text()
     assert "FSDD-Scenes" in page
     assert page.count("| not measured |") == len(extraction_page.GOALS)
+
+
+def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
+    speech, chosen = toy_models.toy_speech(), load_settings()
+    recipe = ExtractorRecipe(PerBudget(80, 80, 80), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.4, extra_voices=0)
+    chosen = dataclasses.replace(chosen, speech_extractor=recipe)
+    separate = blind.blind_separator(speech, chosen, tmp_path)
+    heard = speech.where("validation")
+    scene = scenes.render(scenes.headline_scenes(heard, 12, "full", 0, list(heard.classes), 0.5), heard)
+    one, other = separate(scene.mixture)
+    gains = [improvement_db(sound, scene.mixture, scene.target) for sound in (one, other)]
+    assert np.maximum(*gains).mean() > 3
+    assert one.shape == other.shape == scene.mixture.shape
+    card = tmp_path / "blind_separator" / "model.json"
+    written = card.stat().st_mtime_ns
+    again = blind.blind_separator(speech, chosen, tmp_path)
+    assert np.array_equal(again(scene.mixture)[0], one)
+    assert card.stat().st_mtime_ns == written

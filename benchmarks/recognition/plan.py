@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from ml.config import SPEECH_KINDS, Augmentation, PerBudget, Settings, SpeechRecipe
+from ml.config import OPTIMIZERS, SPEECH_KINDS, Augmentation, PerBudget, Settings, SpeechRecipe
 
-OPTIMIZERS = ("adamw", "sgd")
-RATES = {"adamw": (0.002, 0.005, 0.01), "sgd": (0.03, 0.1, 0.3)}  # three each, and half a decade apart
+RATES = {  # three each, and half a decade apart
+    "adamw": (0.002, 0.005, 0.01),
+    "sgd": (0.03, 0.1, 0.3),
+    "muon": (0.003, 0.01, 0.03),
+}
 EXTRA_SHARE = 0.33
 LEFT_OUT = ("nicolas", "theo", "george", "jackson", "lucas", "yweweler")
 TRIAL = ("adamw", 0.005)  # what augmentation is tried with
@@ -42,7 +45,7 @@ EFFORT = {
         choosing=2,
         final_steps={"cnn": 450, "rnn": 600, "lstm": 600},
     ),
-    "medium": Effort({"cnn": 400, "rnn": 600, "lstm": 600}, rates=3, seeds=3, short_steps=800, left_out=6, choosing=2),
+    "medium": Effort({"cnn": 150, "rnn": 250, "lstm": 250}, rates=2, seeds=5, short_steps=300, left_out=6, choosing=2),
     "full": Effort(
         {"cnn": 1500, "rnn": 2400, "lstm": 2400}, rates=3, seeds=5, short_steps=2500, left_out=6, choosing=2
     ),

@@ -24,11 +24,15 @@ SCENES_PER_PASS = 60
 LEAST_IOU = 0.5
 SPEED_SCENES = 7
 Advance = Callable[[int], object]
+Separator = Callable[[np.ndarray], np.ndarray]  # mixtures (b, samples) to two sounds of each (2, b, samples)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a benchmark is made of: one split's clips and pictures, a predictor, and the seed; asked: the only words."""
+    """What a benchmark is made of: one split's clips and pictures, a predictor, and the seed.
+
+    asked: the only words. separator: one more opponent, which separates without the picture.
+    """
 
     predictor: Predictor
     speech: SpeechSet
@@ -36,6 +40,7 @@ class Bench:
     scene_s: float
     seed: int
     asked: Sequence[str] | None = None
+    separator: Separator | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -144,7 +149,10 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
     uniform = np.full_like(shown, 1 / shown.shape[1])
     estimates = oracle_estimates(mixture, target) | blind_estimates(mixture)
     estimates["audio_only"] = predictor.separate(mixture, uniform).estimates
-    estimates["separate_then_recognise"] = _recognised(bench, scene, found.word_presence)
+    estimates["separate_then_recognise"] = _recognised(bench, scene, *_surest_words(bench, scene, found.word_presence))
+    if bench.separator is not None:
+        spans = [[Interval(*one, 1.0) for one in true] for true in true_intervals_s(scene, bench.speech.sample_rate_hz)]
+        estimates["blind_separation"] = _recognised(bench, scene, bench.separator(mixture), [spans, spans])
     refound = predictor.separate(mixture, swapped).estimates
     nearer = metrics.si_sdr_db(refound, other) > metrics.si_sdr_db(refound, target)
     return {
@@ -155,23 +163,30 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
     }
 
 
-def _recognised(bench: Bench, scene: scenes.Scenes, word_presence: np.ndarray) -> np.ndarray:
-    """Estimates (b, samples) of who separates first and looks at the picture last.
-
-    The two words that are heard most surely, word_presence (b, labels), are taken out; of both sounds the one that the
-    speech classifier most surely calls the pictured word is the answer.
-    """
+def _surest_words(bench: Bench, scene: scenes.Scenes, word_presence: np.ndarray) -> tuple[np.ndarray, list]:
+    """The two words heard most surely, by word_presence (b, labels): their sounds (2, b, samples) and places."""
     predictor, duration_s = bench.predictor, scene.mixture.shape[1] / bench.speech.sample_rate_hz
-    wanted, sounds, sureness = np.array(bench.speech.classes)[scene.queries], [], []
+    sounds, places = [], []
     for labels in np.argsort(-word_presence, axis=1)[:, :2].T:
         found = predictor.separate(scene.mixture, np.eye(word_presence.shape[1], dtype=np.float32)[labels])
-        heard = predictor.heard(found.estimates, [predictor.intervals(one, duration_s) for one in found.activity])
         sounds.append(found.estimates)
+        places.append([predictor.intervals(one, duration_s) for one in found.activity])
+    return np.stack(sounds), places
+
+
+def _recognised(bench: Bench, scene: scenes.Scenes, sounds: np.ndarray, places: list) -> np.ndarray:
+    """Estimates (b, samples) of who separates first and looks at the picture last.
+
+    Of all sounds (sounds, b, samples) with their intervals, the one that the speech classifier most surely calls the
+    pictured word.
+    """
+    wanted, sureness = np.array(bench.speech.classes)[scene.queries], []
+    for sound, place in zip(sounds, places, strict=True):
         sureness.append([
             (1 if one.label == word else -1) * one.probability if one else -1.0
-            for one, word in zip(heard, wanted, strict=True)
+            for one, word in zip(bench.predictor.heard(sound, place), wanted, strict=True)
         ])  # fmt: skip
-    return np.stack(sounds)[np.argmax(sureness, axis=0), np.arange(len(wanted))]
+    return sounds[np.argmax(sureness, axis=0), np.arange(len(wanted))]
 
 
 def _words_right(bench: Bench, scene: scenes.Scenes, estimates: np.ndarray, activity: np.ndarray) -> dict:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ml.datasets import ImageSet, SpeechSet
 
 QUERY_PICTURES = 300  # per label
+SCENE_WORDS = 1.1  # long words that a scene holds at least: what is silence teaches little, and costs as much
 PRESENCE_WEIGHT, ACTIVITY_WEIGHT = 10.0, 20.0  # bring these losses to the size of decibels
 
 
@@ -57,7 +58,7 @@ def train_speech_extractor(
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
     ask = Asker(image_model, image_card, labels, speech.classes, run.device)
     asked = ask.pictures(required(images, "train", run.name), run.seed)
-    samples = scenes.scene_samples(train, recipe.scene_s, words=1.5)
+    samples = scenes.scene_samples(train, recipe.scene_s, SCENE_WORDS)
     bank = scenes.clip_bank(datasets.joined(train, extra) if extra else train, run.device, own=len(train))
     loss_of = scene_loss(run, bank, recipe.extra_voices, asked, speech.classes, labels, samples, model.hop_samples)
     trial = Trial(held, *judged(ask, required(images, "validation", run.name), held, labels, run))
@@ -131,16 +132,12 @@ def scene_loss(
 
     asked: queries by class of `heard` and picture, of `Asker.pictures`; samples: length of the scenes.
     """
-    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, bank.sample_rate_hz)
-    confusable = scenes.confusable_labels(word_shapes(bank), bank.labels, len(heard))
-    queryable = ~asked[:, 0, 0].isnan().cpu()
+    mixed = mixed_scenes(run, bank, extra_share, ~asked[:, 0, 0].isnan().cpu(), samples, hop_samples)
     known = torch.tensor([heard.index(label) for label in labels], device=run.device)
-    n = run.recipe.batch_size
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        drawn = scenes.draw_training_scenes(bank, n, confusable, generator, queryable, extra_share)
-        picked = torch.randint(asked.shape[1], (n,), generator=generator).to(run.device)
-        batch = scenes.mix(bank, noise, drawn, samples, hop_samples)
+        batch = mixed(generator)
+        picked = torch.randint(asked.shape[1], (len(batch.queries),), generator=generator).to(run.device)
         output = model(batch.mixture, asked[batch.queries, picked])
         active = batch.active[:, known]  # (b, labels, frames)
         return (
@@ -150,6 +147,21 @@ def scene_loss(
         )
 
     return loss_of
+
+
+def mixed_scenes(
+    run: Run, bank: scenes.ClipBank, extra_share: float, queryable: Tensor, samples: int, hop_samples: int
+) -> Callable[[torch.Generator], scenes.SceneBatch]:
+    """What mixes a batch of scenes on the run's device; queryable (classes,) bool: labels that have pictures."""
+    noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, bank.sample_rate_hz)
+    confusable = scenes.confusable_labels(word_shapes(bank), bank.labels, bank.classes)
+    n = run.recipe.batch_size
+
+    def mixed(generator: torch.Generator) -> scenes.SceneBatch:
+        drawn = scenes.draw_training_scenes(bank, n, confusable, generator, queryable, extra_share)
+        return scenes.mix(bank, noise, drawn, samples, hop_samples)
+
+    return mixed
 
 
 def word_shapes(bank: scenes.ClipBank, slices: int = 8, batch: int = 64) -> Tensor:
