@@ -45,7 +45,7 @@ def _train(run: loop.Run, speech: SpeechSet, out: Path) -> None:
     arguments |= {"channels": recipe.channels, "blocks": recipe.blocks}
     with loop.seeded(run.seed):
         model = Extractor(**arguments)
-    bank = scenes.clip_bank(train, run.device)
+    bank = scenes.clip_bank(train, run.device, scenes.speeds_within(recipe.speed_change))
     samples = scenes.scene_samples(train, recipe.scene_s, SCENE_WORDS)
     mixed = mixed_scenes(run, bank, 0, torch.ones(bank.classes, dtype=torch.bool), samples, model.hop_samples)
 

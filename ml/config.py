@@ -100,8 +100,11 @@ class ImageRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ExtractorRecipe(Recipe):
+    """speed_change: how much faster or slower words are played in its scenes, at most, as a share."""
+
     blocks: int
     scene_s: float
+    speed_change: float
     extra_voices: float
 
 
@@ -287,7 +290,11 @@ CHOICES = {
     "image_classifier.optimizer": OPTIMIZERS,
 }
 POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s")
-RANGES = {"promotion.confidence": (0.5, 0.9999), "retraining.backoff": (1, 100)}
+RANGES = {
+    "promotion.confidence": (0.5, 0.9999),
+    "retraining.backoff": (1, 100),
+    "speech_extractor.speed_change": (0, 0.15),
+}
 
 
 def load_settings(root: Path | None = None) -> Settings:

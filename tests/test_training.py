@@ -19,7 +19,9 @@ from ml.datasets import ImageSet, SpeechSet
 from ml.training import loop, optimizers
 
 CPU = Training("quick", "cpu", 0)
-EXTRACTOR = ExtractorRecipe(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.8, extra_voices=0)
+EXTRACTOR = ExtractorRecipe(
+    PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, blocks=2, scene_s=0.8, speed_change=0.15, extra_voices=0
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -411,7 +413,9 @@ from ml.config import ExtractorRecipe, PerBudget, Training
 out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
 training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
 training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
-small = ExtractorRecipe(PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, blocks=1, scene_s=0.8, extra_voices=0)
+small = ExtractorRecipe(
+    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, blocks=1, scene_s=0.8, speed_change=0.15, extra_voices=0
+)  # fmt: skip
 training.train_speech_extractor(
     toy_speech(), out / "image", toy_images(), small, how, out / "extractor", out / "notes", False
 )

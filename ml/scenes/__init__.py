@@ -17,6 +17,7 @@ from ml.scenes.mixing import (
     mix,
     noise_bank,
     noise_of,
+    speeds_within,
 )
 from ml.scenes.planned import (
     CONFUSABLE,
@@ -50,4 +51,5 @@ __all__ = [
     "render",
     "scene_samples",
     "scenes_digest",
+    "speeds_within",
 ]

@@ -97,6 +97,11 @@ def clip_bank(
     )
 
 
+def speeds_within(change: float) -> tuple[tuple[int, int], ...]:
+    """The SPEEDS that are no further from the recorded one than this share."""
+    return tuple(ratio for ratio in SPEEDS if abs(ratio[0] / ratio[1] - 1) <= change + 1e-9)
+
+
 def _resampled(clips: Sequence[np.ndarray], faster: int, slower: int) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """Clips played faster/slower times as fast: one flat tensor, where each begins, and how long each is.
 
