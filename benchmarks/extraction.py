@@ -2,7 +2,8 @@
 
 `python -m benchmarks extraction` measures the candidates of the last run on the test clips; with `--leave-out SPEAKER`
 it first trains an extractor and a speech classifier without that speaker (a training that was ended goes on where it
-stood) and measures them on all of the speaker's clips. Figures go to docs/extraction.json, and docs/extraction.md is
+stood) and measures them on all of the speaker's clips. `--blind` trains one more opponent, which takes twice as long as
+the extractor itself. Figures go to docs/extraction.json, and docs/extraction.md is
 written anew from it; `--page` does only that.
 """
 
@@ -36,6 +37,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--extra-voices", type=float, metavar="SHARE", help="with --leave-out: train with the starter's voices as well"
     )
+    parser.add_argument(
+        "--blind", action="store_true", help="also train and ask an opponent that separates without the picture"
+    )
     parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
     parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
     asked = parser.parse_args(arguments)
@@ -45,7 +49,7 @@ def main(arguments: list[str]) -> int:
         settings = with_extra_voices(load_settings(), asked.extra_voices)
         paths = load_paths(settings)
         if not asked.page:
-            measure(settings, paths, asked.leave_out, asked.scenes)
+            measure(settings, paths, asked.leave_out, asked.blind, asked.scenes)
         extraction_page.write(paths.root / "docs")
     except UserError as fault:
         print(f"seehear: {fault}", file=sys.stderr)
@@ -64,7 +68,7 @@ def with_extra_voices(settings: Settings, share: float | None) -> Settings:
     return dataclasses.replace(settings, speech_classifier=words, speech_extractor=scenes_of)
 
 
-def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None = None) -> None:
+def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, n: int | None = None) -> None:
     """Measures one variant and puts it into docs/extraction.json under its name."""
     images, speech = load_images(paths), load_speech(paths)
     if speaker is None:
@@ -72,10 +76,9 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
     else:
         speech = without(speech, speaker)
         predictor = trained_without(settings, paths, images, speech, speaker)
-    folder = paths.var / "benchmarks" / (f"without_{speaker}" if speaker else "seen")
-    bench = dataclasses.replace(
-        bench_of(predictor, images, speech, "test", settings), separator=blind_separator(speech, settings, folder)
-    )
+    bench = bench_of(predictor, images, speech, "test", settings)
+    if blind:
+        bench = dataclasses.replace(bench, separator=blind_separator(speech, settings, kept_in(paths, speaker)))
     n = n or settings.evaluation.scenes.of(settings.training.budget)
     heard = set(speech.where("train", "validation").group)
     with tqdm(total=6 * n, desc="scenes", unit="") as bar:
@@ -88,6 +91,7 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
         "extra_voices": predictor.cards["speech_extractor"]["recipe"].get("extra_voices", 0),
         "seed": settings.training.seed,
         "scenes": n,
+        "blind": blind,
         "steps": predictor.cards["speech_extractor"]["steps"],
         "train_s": predictor.cards["speech_extractor"]["train_s"],
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
@@ -98,6 +102,11 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, n: int | None
     voices = ", extra voices" if record["extra_voices"] else ""
     name = f"{paths.source}, {record['budget']}, {who}{voices}"
     keep(paths.root / "docs" / "extraction.json", name, record)
+
+
+def kept_in(paths: Paths, speaker: str | None) -> Path:
+    """Where what is trained for the benchmark stays, so that it is gone on with or used again."""
+    return paths.var / "benchmarks" / (f"without_{speaker}" if speaker else "seen")
 
 
 def keep(file: Path, name: str, record: dict) -> None:
@@ -122,7 +131,7 @@ def without(speech: SpeechSet, speaker: str) -> SpeechSet:
 
 def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: SpeechSet, speaker: str) -> Predictor:
     """An extractor and a CNN for speech that never heard the speaker, and the candidates' picture classifier."""
-    folder = paths.var / "benchmarks" / f"without_{speaker}"
+    folder = kept_in(paths, speaker)
     pictures, how = paths.candidates / "image_classifier", settings.training
     classifier, extractor = folder / "cnn", folder / "speech_extractor"
     words, scenes_of = settings.speech_classifier.of("cnn"), settings.speech_extractor

@@ -50,6 +50,7 @@ def _measured(name: str, record: dict) -> str:
     command = "python -m benchmarks extraction" + (f" --leave-out {speaker}" if speaker else "")
     share = record.get("extra_voices")
     command += f" --extra-voices {share:g}" if share else ""
+    command += " --blind" if record.get("blind") else ""
     ours = found["si_sdr_improvement_db"]["full_overlap"]
     rows = [("**SeeHear**", ours, "")]
     rows += [(ORACLE_NAMES[key], value, "oracle") for key, value in found["oracle_db"].items()]
