@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml import features
+from ml import features, unknowns
 from ml.detection import pair_iou, resampling
 
 INK_SHARE = 0.35  # of a picture's strongest contrast; as in predictor.locating
@@ -28,6 +28,7 @@ COARSE = 8  # places a side of a cloudy ground
 class Span:
     """What is drawn: how many objects, how large as a ratio to their typical size, and on what ground.
 
+    photographs: share of pictures that hold no thing, only light and dark as in a photograph.
     alike: largest ratio of a thing's scale to that of all in its picture; 1 draws each scale by itself. crowding: how
     much smaller they are where there are more of them. stretch: of width against height. others: share of places that
     hold something shuffled instead, which is no object.
@@ -43,10 +44,19 @@ class Span:
     noise: float = 0.08
     level: float = 0.35
     clouds: float = 0.15
+    photographs: float = 0.12
 
 
 BENCHMARK = Span(
-    least_scale=0.7, most_scale=1.6, alike=1.0, crowding=0.0, stretch=0.0, others=0.0, level=0.25, clouds=0.05
+    least_scale=0.7,
+    most_scale=1.6,
+    alike=1.0,
+    crowding=0.0,
+    stretch=0.0,
+    others=0.0,
+    level=0.25,
+    clouds=0.05,
+    photographs=0.0,
 )
 
 
@@ -88,6 +98,7 @@ class Plan:
     slope: Tensor  # (b, 2): how much the ground brightens across and down
     clouds: Tensor  # (b, 1, COARSE, COARSE)
     noise: Tensor  # (b,)
+    photograph: Tensor  # (b,) bool: it holds nothing but its ground, which is like a photograph's
 
 
 def draw_plan(stock: Stock, count: int, side: int, frame: float, span: Span, generator: torch.Generator) -> Plan:
@@ -110,6 +121,8 @@ def draw_plan(stock: Stock, count: int, side: int, frame: float, span: Span, gen
     thing = (own[..., 2:] - own[..., :2]) * extent
     extent = extent * (MOST_SIDE * side / thing.amax(dim=2, keepdim=True)).clamp(max=1)
     frames, boxes, there = _placed(own, extent, side, torch.arange(m) < asked, uniform)
+    photograph = uniform(count) < span.photographs if span.photographs else torch.zeros(count, dtype=torch.bool)
+    there = there & ~photograph[:, None]
     channels = stock.pixels.shape[3]
     level = uniform(count, 1) * span.level if channels == 1 else uniform(count, channels)
     return Plan(
@@ -124,6 +137,7 @@ def draw_plan(stock: Stock, count: int, side: int, frame: float, span: Span, gen
         slope=0.15 * (uniform(count, 2) - 0.5) * (uniform(count, 1) < 0.5),
         clouds=span.clouds * uniform(count, 1, 1, 1) * (uniform(count, 1, COARSE, COARSE) - 0.5),
         noise=span.noise * uniform(count),
+        photograph=photograph,
     )
 
 
@@ -224,7 +238,10 @@ def _ground(plan: Plan, generator: torch.Generator, device: torch.device) -> Ten
     ground = plan.ground[:, :, None, None] + plan.slope[:, :1, None, None] * line
     ground = ground + plan.slope[:, 1:, None, None] * line[:, None]
     clouds = torch.nn.functional.interpolate(plan.clouds, size=(plan.side, plan.side), mode="bilinear")
-    return (ground + clouds).to(device)
+    ground = ground + clouds
+    if plan.photograph.any():
+        ground[plan.photograph] = unknowns.clouds(ground[plan.photograph], generator)
+    return ground.to(device)
 
 
 def _cut_out(pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,8 @@ from torch import Tensor
 from ml import features
 
 SEGMENTS = 6  # at most; fewer than 3 may well be a thing
-CLOUD_GRIDS = (3, 6, 12)  # places a side, the coarse ones strongest, as in photographs
+COARSEST_CLOUD = 3  # places a side; each finer one has twice as many and half the strength, as in photographs
+SHARPEST_CLOUD = 6.0  # times as much contrast; what is clipped has edges
 
 
 def draw_unknowns(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -55,10 +56,13 @@ def scribbles(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def clouds(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Light and dark in patches of several sizes, like a photograph out of focus."""
+    """Light and dark in patches of several sizes, like photographs: some out of focus, some with edges."""
     b, c, h, w = like.shape
-    made = 0.5 + torch.zeros(b, c, h, w)
-    for i, size in enumerate(CLOUD_GRIDS):
+    made = torch.zeros(b, c, h, w)
+    size, strength = COARSEST_CLOUD, 0.35
+    while size <= max(COARSEST_CLOUD, min(h, w) // 2):
         patches = torch.randn(b, c, size, size, generator=generator)
-        made = made + 0.35 / 2**i * F.interpolate(patches, size=(h, w), mode="bicubic", align_corners=False)
-    return features.normalise_polarity(made.clamp(0, 1).to(like.device))
+        made = made + strength * F.interpolate(patches, size=(h, w), mode="bicubic", align_corners=False)
+        size, strength = 2 * size, strength / 2
+    edges = SHARPEST_CLOUD ** torch.rand(b, 1, 1, 1, generator=generator)
+    return features.normalise_polarity((0.5 + edges * made).clamp(0, 1).to(like.device))
