@@ -13,10 +13,10 @@ import pytest
 import torch
 from toy_models import CLASSES, image_recipe, recipe, speech_recipe, toy_images, toy_speech
 
-from ml import extraction, models, training
+from ml import extraction, models, training, unknowns
 from ml.config import OPTIMIZERS, ExtractorRecipe, PerBudget, Training, UserError
 from ml.datasets import ImageSet, SpeechSet
-from ml.training import loop, optimizers
+from ml.training import loop, optimizers, pictures
 
 CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(
@@ -122,6 +122,19 @@ def test_muon_takes_what_has_two_wide_sides_and_leaves_the_rest_to_adamw():
     muon, adamw = optimizers.make_optimizers(model, dataclasses.replace(recipe(50, 1), optimizer="muon"))
     assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 4, 3, 3)]
     assert sum(len(group["params"]) for group in adamw.param_groups) == 5
+
+
+def test_known_and_unknown_pictures_are_moved_alike():
+    shown = toy_images()
+    pixels, labels = pictures.resident_pixels(shown, torch.device("cpu")), torch.from_numpy(shown.labels)
+    seed = torch.Generator().manual_seed
+    batch, wanted = pictures.picture_batch(pixels, labels, torch.arange(len(pixels)), len(CLASSES), seed(0))
+    known = pixels.permute(0, 3, 1, 2).float() / 255
+    unknown = unknowns.draw_unknowns(known[: len(known) // pictures.UNKNOWN_SHARE], seed(0))
+    assert wanted.tolist() == [*shown.labels.tolist(), *[len(CLASSES)] * len(unknown)]
+    still = (batch == torch.cat((known, unknown))).flatten(1).all(1)
+    for part in still.split([len(known), len(unknown)]):
+        assert 0 < part.float().mean() < 0.6
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):

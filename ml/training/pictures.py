@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FEW_PICTURES = 1000  # for the curve; the figure of the card is from all of them
 UNKNOWN_SHARE = 8  # one picture of nothing known for every so many real ones
+STILL_SHARE = 0.2  # of all pictures, which are shown as they are
 SMOOTHING = 0.02
 
 
@@ -137,16 +138,19 @@ def dark_edged(pixels: Tensor) -> Tensor:
 def picture_batch(
     pixels: Tensor, labels: Tensor, rows: Tensor, classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Moved pictures of `rows` and some of nothing known, whose label is `classes`: (b', c, h, w), (b',).
+    """Pictures of `rows` and some of nothing known, whose label is `classes`: (b', c, h, w), (b',).
 
-    pixels: as `resident_pixels` gives them.
+    pixels: as `resident_pixels` gives them. All are moved alike, or not, for what moving does to edges and grain must
+    not tell the known from the unknown.
     """
-    pictures = pixels[rows].permute(0, 3, 1, 2).float() / 255
-    maps = features.draw_affine(len(rows), features.AffineRange(), generator)
+    known = pixels[rows].permute(0, 3, 1, 2).float() / 255
+    unknown = unknowns.draw_unknowns(known[: max(1, len(rows) // UNKNOWN_SHARE)], generator)
+    pictures, wanted = torch.cat((known, unknown)), labels.new_full((len(known) + len(unknown),), classes)
+    wanted[: len(rows)] = labels[rows]
+    maps = features.draw_affine(len(pictures), features.AffineRange(), generator)
     moved = features.apply_affine(pictures, maps)
-    unknown = unknowns.draw_unknowns(pictures[: max(1, len(rows) // UNKNOWN_SHARE)], generator)
-    wanted = torch.cat((labels[rows], labels.new_full((len(unknown),), classes)))
-    return torch.cat((moved, unknown)), wanted
+    still = torch.rand(len(pictures), 1, 1, 1, generator=generator) < STILL_SHARE
+    return torch.where(still.to(pictures.device), pictures, moved), wanted
 
 
 @torch.no_grad()
