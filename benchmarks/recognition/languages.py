@@ -20,6 +20,7 @@ class Language:
     met: tuple[str, str]
     advice: tuple[str, str, str, str]
     clips: str
+    together: str
 
 
 ENGLISH = Language(
@@ -72,7 +73,7 @@ ENGLISH = Language(
         "official 300, RNN: 98.5 %",
         "official 300, LSTM: 98.5 %",
         "white noise at 0 dB, the best: 95 %",
-        "speaker never heard, each: 95 %",
+        "speakers never heard, all that were left out: 95 %",
         "the same with synthetic voices: 95 %",
     ),
     met=("reached", "missed"),
@@ -83,6 +84,7 @@ ENGLISH = Language(
         "- **Retrained often:** the first of $value (CPU time of one training at this budget).",
     ),
     clips="clips",
+    together="all of them",
 )
 
 CHINESE = Language(
@@ -124,7 +126,7 @@ CHINESE = Language(
         "官方 300 条，RNN：98.5 %",
         "官方 300 条，LSTM：98.5 %",
         "0 dB 白噪声，最好的：95 %",
-        "陌生说话人，每一位：95 %",
+        "陌生说话人，去掉过的合计：95 %",
         "同上，加入合成声音：95 %",
     ),
     met=("达到", "未达到"),
@@ -135,4 +137,5 @@ CHINESE = Language(
         "- **需要经常重新训练：** 选排在最前的：$value（该预算下一次训练的 CPU 时间）。",
     ),
     clips="条",
+    together="合计",
 )

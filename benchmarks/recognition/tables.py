@@ -84,12 +84,24 @@ def unseen(results: Results, kind: str, missing: str, extra: float = 0.0) -> str
     return ", ".join(f"{one['left_out']} {100 * one['unseen']['accuracy']:.1f} %" for one in found) or missing
 
 
-def unseen_rows(results: Results, missing: str) -> Table:
+def pooled(results: Results, kind: str, extra: float) -> dict | None:
+    """accuracy and n over all recordings of all speakers that were left out, each asked of the model that lacks it."""
+    found = [one["unseen"] for one in results.of("unseen", kind=kind, extra_voices=extra)]
+    n = sum(one["n"] for one in found)
+    return {"accuracy": sum(one["accuracy"] * one["n"] for one in found) / n, "n": n} if found else None
+
+
+def unseen_rows(results: Results, together: str, missing: str) -> Table:
     rows = []
     for kind in SPEECH_KINDS:
-        for speaker in sorted({one["left_out"] for one in results.of("unseen", kind=kind)}):
+        speakers = sorted({one["left_out"] for one in results.of("unseen", kind=kind)})
+        for speaker in speakers:
             pair = [results.one("unseen", kind=kind, left_out=speaker, extra_voices=e) for e in (0.0, 0.33)]
             rows.append((kind.upper(), speaker, *(share(one and one["unseen"], missing) for one in pair)))
+        if len(speakers) > 1:
+            every = [pooled(results, kind, e) for e in (0.0, 0.33)]
+            clips = [f"{share(one, missing)} (n = {one['n']:,})" if one else missing for one in every]
+            rows.append((kind.upper(), together, *clips))
     return rows
 
 
