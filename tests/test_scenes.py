@@ -268,3 +268,10 @@ def test_noise_has_unit_level_and_its_colours_differ():
 def test_the_confusable_label_is_the_nearest_other_one():
     features, labels = torch.tensor([[0.0], [0.2], [5.0], [1.0], [1.2]]), torch.tensor([0, 0, 1, 2, 2])
     assert scenes.confusable_labels(features, labels, 3).tolist() == [2, 2, 0]
+
+
+@pytest.mark.parametrize(("change", "speeds"), [(0, [1.0]), (0.05, [0.95, 1.0, 1.05]), (0.15, None)])
+def test_words_are_played_no_faster_or_slower_than_asked_for(change, speeds):
+    found = [faster / slower for faster, slower in scenes.speeds_within(change)]
+    assert found == speeds if speeds else len(found) == 7
+    assert max(abs(speed - 1) for speed in found) <= change + 1e-9
