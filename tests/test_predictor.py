@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -364,10 +365,12 @@ def test_intervals_are_in_order_apart_and_inside_the_recording(activity):
     assert all(end - start >= RULE.least_s - 1e-3 for start, end in found)
 
 
-def test_of_two_labels_for_the_same_stretch_the_likelier_stays():
-    five, nine = Word("five", 0.6, 0.1, 0.5), Word("nine", 0.8, 0.12, 0.5)
+def test_of_two_labels_for_the_same_stretch_the_likelier_stays_and_both_where_they_are_nearly_as_likely():
+    five, nine = Word("five", 0.4, 0.1, 0.5), Word("nine", 0.8, 0.12, 0.5)
     later, inside = Word("five", 0.9, 1.0, 1.4), Word("one", 0.7, 1.1, 1.3)
     assert without_conflicts([later, five, nine, inside]) == [nine, later, inside]
+    surer = dataclasses.replace(five, probability=0.6)
+    assert without_conflicts([surer, nine]) == [surer, nine]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -127,7 +127,7 @@ words = st.builds(
 @given(st.lists(words, max_size=12))
 def test_hours_of_words_are_compared_only_where_they_meet(found):
     kept = without_conflicts(found)
-    assert kept == sorted(_likeliest(found, 0.7), key=lambda word: (word.start_s, word.end_s, word.label))
+    assert kept == sorted(_likeliest(found), key=lambda word: (word.start_s, word.end_s, word.label))
 
 
 @pytest.mark.parametrize("block", [1, 160, 7001])
