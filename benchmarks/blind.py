@@ -53,9 +53,9 @@ def _train(run: loop.Run, speech: SpeechSet, out: Path) -> None:
         batch = mixed(generator)
         true = batch.target, batch.mixture - batch.target
         one, other = split(model, batch.mixture)
-        orders = [[objectives.snr_loss(a, b) for a, b in zip(order, true, strict=True)]
-                  for order in ((one, other), (other, one))]  # fmt: skip
-        return torch.stack([sum(order, torch.zeros(())) for order in orders]).amin(0)[batch.present].mean()
+        straight = objectives.snr_loss(one, true[0]) + objectives.snr_loss(other, true[1])
+        crossed = objectives.snr_loss(other, true[0]) + objectives.snr_loss(one, true[1])
+        return torch.minimum(straight, crossed)[batch.present].mean()
 
     trained = loop.fit(run, model, loss_of, lambda model: {})
     card = {"kind": "speech_extractor", "arguments": arguments, "run": run.digest}
@@ -64,4 +64,5 @@ def _train(run: loop.Run, speech: SpeechSet, out: Path) -> None:
 
 def split(model: nn.Module, mixture: Tensor) -> Tensor:
     """Both sounds (2, b, samples) of mixtures (b, samples)."""
-    return torch.stack([model(mixture, row.expand(len(mixture), -1)).estimate for row in torch.eye(len(SOUNDS))])
+    queries = torch.eye(len(SOUNDS), device=mixture.device)
+    return torch.stack([model(mixture, query.expand(len(mixture), -1)).estimate for query in queries])
