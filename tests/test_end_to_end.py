@@ -52,7 +52,7 @@ def user_interface(project):
         yield wait_for(f"http://127.0.0.1:{port}", process)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=120)
+        process.wait(timeout=30)
 
 
 def wait_for(url: str, process) -> str:
