@@ -68,6 +68,7 @@ def _measured(name: str, record: dict) -> str:
 {record["machine"]}.
 {f"Training never heard {speaker}; scenes are of this speaker's clips alone." if speaker else ""}
 {f"Extra data: {share:.0%} of the words in training are the starter's synthetic voices." if share else ""}
+{record.get("remark", "")}
 The first 20 scenes of each plan have the digests {digests}.
 
 | two words, full overlap, 0 dB | SI-SDR improvement (dB) | 95 % interval | |
