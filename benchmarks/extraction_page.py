@@ -118,7 +118,7 @@ def _bodies(file: Path) -> str:
     record = json.loads(file.read_text(encoding="utf-8"))
     rows = [
         f"| {name} | {found['parameters']} | {found['train_s']:.0f} | {found['si_sdr_improvement_db']:.2f} "
-        f"| {found['presence_auc']:.3f} | {found['activity_f1']:.3f} |"
+        f"| {found['presence_auc']:.3f} | {found['word_f1']:.3f} |"
         for name, found in record["bodies"].items()
     ]
     first = next(iter(record["bodies"].values()))
@@ -127,10 +127,10 @@ def _bodies(file: Path) -> str:
 
 `SEEHEAR_SOURCE={record["source"]} python -m benchmarks bodies`, seed {first["seed"]}, {first["steps"]} steps each
 by the same recipe, {record["machine"]}.
-Validation scenes: separation of two words at 0 dB in full overlap, presence and active frames in mixed scenes, half of
-them without the word.
+Validation scenes: separation of two words at 0 dB in full overlap, presence and the word's places in mixed scenes,
+half of them without the word.
 
-| body | parameters | training (s) | SI-SDR improvement (dB) | presence AUC | F1 of active frames |
+| body | parameters | training (s) | SI-SDR improvement (dB) | presence AUC | F1 of the word's places |
 |---|---|---|---|---|---|
 {chr(10).join(rows)}
 

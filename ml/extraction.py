@@ -1,15 +1,16 @@
-"""The image-conditioned extractor: encode, condition on what is pictured, mask, decode; with presence and activity."""
+"""The image-conditioned extractor: encode, condition on what is pictured, mask, decode; with presence and places."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ml import models
+from ml import models, spotting
 from ml.features import valid_mask
 
 MASK_LIMIT = 2.0
@@ -17,32 +18,38 @@ COMPRESSION = 0.3
 TYPICAL = 0.5  # compressed magnitude of a recording brought to `recording_gain`
 PRESENCE_SHARPNESS = 4.0
 UNASKED_LOGIT = -6.0
+RARE_LOGIT = -3.0  # that a frame is a word's centre, before anything is learnt
 DILATIONS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
 class ExtractorOutput:
-    """What was asked for: estimate (b, samples) at the mixture's own level, presence_logits (b,), activity_logits
-    (b, frames); and what was heard of every label: word_presence (b, labels), the soft maximum of word_scores
-    (b, labels, frames), and word_activity (b, labels, frames)."""
+    """What was asked for: estimate (b, samples) at the mixture's own level, presence_logits (b,) and places
+    (b, 3, frames).
+
+    And what was heard of every label: word_presence (b, labels), the soft maximum of word_scores (b, labels, frames);
+    word_activity (b, labels, frames), logits that it is being said; word_places (b, labels, 3, frames): logit that a
+    word's centre is here, and how many frames its start and its end are away.
+    """
 
     estimate: Tensor
     presence_logits: Tensor
-    activity_logits: Tensor
+    places: Tensor
     word_presence: Tensor
     word_scores: Tensor
     word_activity: Tensor
+    word_places: Tensor
 
 
 class Extractor(nn.Module):
     """Takes out of a mixture every occurrence of the word that a picture's posterior asks for.
 
-    Dense dilated convolutions over frames, in two halves. The first listens: it scores every label in every frame, so
-    that a scene teaches it about all its words at once. The second is told by FiLM in every block (arXiv 1709.07871)
-    what the picture asks for, and by the first where that was heard; it ends in a bounded complex mask on the mixture's
-    spectrum (window 32 ms, hop 16 ms, square-root Hann). Nothing global enters but one gain for the whole recording,
-    and presence is the soft maximum of a frame score, so a long recording may be cut into pieces that overlap by
-    `context_frames` and give the same answer.
+    Dense dilated convolutions over frames, in two halves. The first listens: it scores every label in every frame
+    and says where its words lie, so that a scene teaches it about all of them at once. The second is told by FiLM
+    in every block (arXiv 1709.07871) what the picture asks for, and by the first where that was heard; it ends in a
+    bounded complex mask on the mixture's spectrum (window 32 ms, hop 16 ms, square-root Hann). Nothing global
+    enters but one gain for the whole recording, and presence is the soft maximum of a frame score, so a long
+    recording may be cut into pieces that overlap by `context_frames` and give the same answer.
     """
 
     window: Tensor
@@ -63,8 +70,10 @@ class Extractor(nn.Module):
             self.encode.weight[:, self.bins :] = 0  # phase is worth something only once the word is found by magnitude
         self.listening = nn.ModuleList(Block(channels, dilation) for dilation in dilations[:half])
         self.scores = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv1d(channels, 2 * known, 1)
+            nn.Conv1d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv1d(channels, 5 * known, 1)
         )
+        with torch.no_grad():
+            cast(Tensor, self.scores[-1].bias)[2 * known : 3 * known] = RARE_LOGIT
         self.locate = nn.Conv1d(1, channels, 1)
         self.extracting = nn.ModuleList(AskedBlock(channels, dilation, known) for dilation in dilations[half:])
         self.mask = nn.Conv1d(channels, 2 * self.bins, 1)
@@ -84,7 +93,8 @@ class Extractor(nn.Module):
         states = zeroed(self.encode(self.features(spectrum)), own)  # (b, channels, frames)
         for block in self.listening:
             states = zeroed(block(states), own)
-        word_scores, word_activity = self.scores(states).float().chunk(2, dim=1)  # (b, labels, frames) each
+        word_scores, word_activity, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames)
+        word_places = torch.stack((centres, *map(spotting.distances, edges)), dim=2)  # (b, labels, 3, frames)
         word_presence = soft_maximum(word_scores if own is None else word_scores.masked_fill(~own, -1e4))  # (b, labels)
         activity = asked_for(query, word_activity)  # (b, frames)
         states = zeroed(states + self.locate(torch.sigmoid(activity)[:, None]), own)
@@ -94,7 +104,8 @@ class Extractor(nn.Module):
         if lengths is not None:
             estimate = estimate * valid_mask(lengths, mixture.shape[1])
         presence = asked_for(query, word_presence[:, :, None])[:, 0]  # (b,)
-        return ExtractorOutput(estimate, presence, activity, word_presence, word_scores, word_activity)
+        places = places_asked_for(query, word_places)
+        return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_activity, word_places)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
@@ -170,6 +181,18 @@ def asked_for(query: Tensor, logits: Tensor) -> Tensor:
     """Mean (b, frames) of logits (b, labels, frames) over the query (b, labels); what it leaves open counts as no."""
     rest = 1 - query.sum(1, keepdim=True)  # (b, 1)
     return torch.einsum("bl,blf->bf", query, logits) + UNASKED_LOGIT * rest
+
+
+def places_asked_for(query: Tensor, word_places: Tensor) -> Tensor:
+    """Places (b, 3, frames) for the query (b, labels): centres as `asked_for`, and the mean distances to the edges."""
+    weights = query / query.sum(1, keepdim=True).clamp(min=1e-6)
+    edges = torch.einsum("bl,blef->bef", weights, word_places[:, :, 1:])
+    return torch.cat((asked_for(query, word_places[:, :, 0])[:, None], edges), dim=1)
+
+
+def probable(places: Tensor) -> Tensor:
+    """Places (…, 3, frames) whose centres are probabilities instead of logits."""
+    return torch.cat((places[..., :1, :].sigmoid(), places[..., 1:, :]), dim=-2)
 
 
 def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:

@@ -176,14 +176,6 @@ def test_the_summary_holds_the_moments_of_the_values():
     assert metrics.summarise_db(np.array([]), 10, 0) is None
 
 
-def test_intervals_are_matched_one_to_one_and_the_surest_first():
-    true = [(0.0, 1.0), (2.0, 3.0)]
-    found = [(0.1, 1.0), (0.0, 1.0), (2.4, 3.0), (5.0, 6.0)]
-    assert metrics.match_intervals(found, [0.9, 0.8, 0.7, 1.0], true, 0.5) == {0: 0, 2: 1}
-    assert metrics.interval_iou((0, 2), (1, 3)) == pytest.approx(1 / 3)
-    assert metrics.interval_iou((0, 1), (1, 2)) == 0
-
-
 def test_oracle_masks_rank_as_theory_says_and_blind_masks_gain_nothing():
     rng = np.random.default_rng(0)
     time = np.arange(4000) / 8000

@@ -34,7 +34,7 @@ def test_the_estimate_has_the_mixtures_length_and_every_frame_a_score():
         output = model(mixtures(2, samples), queries(2))
         assert output.estimate.shape == (2, samples)
         assert output.presence_logits.shape == (2,)
-        assert output.activity_logits.shape == (2, model.frames(samples))
+        assert output.places.shape == (2, 3, model.frames(samples))
         assert torch.isfinite(output.estimate).all()
 
 
@@ -70,8 +70,8 @@ def test_a_long_recording_in_overlapping_pieces_gives_the_same_answer():
     right = model(mixture[:, 64 * 50 - margin :], query, gain=gain)
     joined = torch.cat((left.estimate[:, : 64 * 50], right.estimate[:, margin:]), dim=1)
     assert torch.allclose(joined, whole.estimate, atol=1e-5)
-    frames = torch.cat((left.activity_logits[:, :50], right.activity_logits[:, margin // 64 :]), dim=1)
-    assert torch.allclose(frames, whole.activity_logits, atol=1e-4)
+    frames = torch.cat((left.places[:, :, :50], right.places[:, :, margin // 64 :]), dim=2)
+    assert torch.allclose(frames, whole.places, atol=1e-4)
 
 
 def test_the_soft_maximum_of_pieces_is_that_of_the_whole():
@@ -81,19 +81,20 @@ def test_the_soft_maximum_of_pieces_is_that_of_the_whole():
     assert (extraction.soft_maximum(scores) >= scores.amax(1)).all()
 
 
-def test_presence_and_activity_are_those_of_the_words_the_picture_asks_for():
+def test_presence_and_places_are_those_of_the_words_the_picture_asks_for():
     model, mixture = extractor(), mixtures(1)
     output = model(mixture, torch.tensor([[0.0, 1.0, 0.0]]))
     assert torch.allclose(output.presence_logits, output.word_presence[:, 1])
-    assert torch.allclose(output.activity_logits, output.word_activity[:, 1])
+    assert torch.allclose(output.places, output.word_places[:, 1])
     split = model(mixture, torch.tensor([[0.5, 0.5, 0.0]]))
     assert torch.allclose(split.presence_logits, output.word_presence[:, :2].mean(1), atol=1e-6)
+    assert torch.allclose(split.places, output.word_places[:, :2].mean(1), atol=1e-5)
 
 
 def test_a_picture_of_nothing_known_finds_nothing():
     output = extractor()(mixtures(), torch.zeros(3, 3))
     assert (output.presence_logits.sigmoid() < 0.01).all()
-    assert (output.activity_logits.sigmoid() < 0.01).all()
+    assert (extraction.probable(output.places)[:, 0] < 0.01).all()
 
 
 def test_the_mask_is_bounded():
@@ -112,7 +113,7 @@ def test_silence_gives_silence():
 def test_gradients_are_finite_and_reach_every_weight():
     model = extractor()
     output = model(mixtures(), queries())
-    (output.estimate.square().mean() + output.presence_logits.sum() + output.activity_logits.mean()).backward()
+    (output.estimate.square().mean() + output.presence_logits.sum() + output.places.mean()).backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert torch.isfinite(weight.grad).all(), name

@@ -17,7 +17,7 @@ from ml import media
 from ml.config import UserError
 from ml.predictor import Predictor, Word, models_digest, verify_bundle, write_bundle
 from ml.predictor.bundle import PARTS, read_goldens
-from ml.predictor.locating import IntervalRule, active_intervals, ink_box, without_conflicts
+from ml.predictor.locating import ink_box, located, without_conflicts
 
 RATE_HZ = tones.RATE_HZ
 
@@ -65,15 +65,15 @@ def test_a_separation_is_the_same_alone_and_among_others(predictor):
         alone = predictor.separate(mixtures[row : row + 1], queries[row : row + 1])
         np.testing.assert_allclose(together.estimates[row], alone.estimates[0], atol=1e-5)
         np.testing.assert_allclose(together.presence[row], alone.presence[0], atol=1e-5)
-        np.testing.assert_allclose(together.activity[row], alone.activity[0], atol=1e-5)
+        np.testing.assert_allclose(together.places[row], alone.places[0], rtol=1e-5, atol=1e-5)
 
 
 def test_listening_for_all_words_finds_what_asking_for_each_finds(predictor):
     mixture = tones.recording("down", "across", seed=6)
     asked = predictor.separate(np.stack([mixture] * 3), np.eye(3, dtype=np.float32))
-    presence, activity = predictor.listen(mixture)
+    presence, places = predictor.listen(mixture)
     np.testing.assert_allclose(presence, asked.presence, atol=1e-5)
-    np.testing.assert_allclose(activity, asked.activity, atol=1e-5)
+    np.testing.assert_allclose(places, asked.places, rtol=1e-5, atol=1e-5)
 
 
 def test_threads_that_share_a_predictor_get_the_answers_of_one(predictor):
@@ -328,41 +328,40 @@ def test_a_bundle_without_golden_requests_cannot_vouch_for_itself(tmp_path):
 
 # Places
 
-RULE = IntervalRule(threshold=0.5, release=0.3, least_s=0.05, gap_s=0.02)
+
+def places(frames: int, *words: tuple[int, float, float, float]) -> np.ndarray:
+    """Places (3, frames) with a word for each centre, its probability and the frames to its start and end."""
+    made = np.full((3, frames), 5.0, np.float32)
+    made[0] = 0.01
+    for centre, *rest in words:
+        made[:, centre] = rest
+    return made
 
 
-def spans(activity: list[float], duration_s: float = 1.0) -> list[tuple[float, float]]:
-    found = active_intervals(np.array(activity), 0.01, duration_s, RULE)
-    return [(round(span.start_s, 4), round(span.end_s, 4)) for span in found]
+def spans(places: np.ndarray, duration_s: float = 1.0, least: float = 0.3) -> list[tuple[float, float]]:
+    return [(round(span.start_s, 4), round(span.end_s, 4)) for span in located(places, 0.01, duration_s, least)]
 
 
-def test_an_interval_ends_where_activity_passes_the_release_level():
-    assert spans([0] * 10 + [0.6] * 10 + [0] * 10) == [(0.095, 0.195)]
-    assert spans([0] * 10 + [0.35, 0.6, *[0.4] * 8] + [0] * 10) == [(0.0986, 0.1925)]
+def test_a_word_lies_around_its_centre_and_is_as_sure_as_that():
+    [found] = located(places(60, (20, 0.6, 8, 12.5)), 0.01, 1.0, 0.3)
+    assert (found.start_s, found.end_s, found.score) == pytest.approx((0.12, 0.325, 0.6))
 
 
-def test_activity_that_never_reaches_the_threshold_is_no_interval():
-    assert spans([0] * 10 + [0.45] * 10 + [0] * 10) == []
+def test_a_word_said_twice_over_itself_is_found_twice():
+    assert spans(places(60, (20, 0.6, 10, 10), (28, 0.9, 9, 10))) == [(0.1, 0.3), (0.19, 0.38)]
 
 
-def test_short_gaps_are_closed_and_short_bursts_dropped():
-    assert len(spans([0] * 5 + [0.9] * 6 + [0] * 2 + [0.9] * 6 + [0] * 5)) == 1
-    assert len(spans([0] * 5 + [0.9] * 6 + [0] * 8 + [0.9] * 6 + [0] * 5)) == 2
-    assert spans([0] * 5 + [0.9] * 3 + [0] * 5) == []
+def test_of_two_centres_of_one_word_the_surer_stays():
+    assert spans(places(60, (20, 0.6, 10, 10), (22, 0.9, 12, 9))) == [(0.1, 0.31)]
 
 
-def test_a_word_that_runs_to_the_edges_ends_there():
-    assert spans([0.9] * 11, duration_s=0.1) == [(0.0, 0.1)]
+def test_what_is_too_unsure_or_too_short_is_no_word():
+    assert spans(places(60, (20, 0.25, 10, 10), (40, 0.9, 1, 1))) == []
 
 
-@settings(max_examples=100)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=80))
-def test_intervals_are_in_order_apart_and_inside_the_recording(activity):
-    found = spans(activity, duration_s=0.01 * (len(activity) - 1))
-    edges = [edge for span in found for edge in span]
-    assert edges == sorted(edges)
-    assert all(0 <= edge <= 0.01 * (len(activity) - 1) + 1e-9 for edge in edges)
-    assert all(end - start >= RULE.least_s - 1e-3 for start, end in found)
+def test_a_word_ends_where_the_recording_does():
+    assert spans(places(11, (0, 0.9, 4, 7), (10, 0.9, 2, 9)), duration_s=0.1) == [(0.0, 0.07), (0.08, 0.1)][:1]
+    assert spans(places(11, (5, 0.9, 40, 40)), duration_s=0.1) == [(0.0, 0.1)]
 
 
 def test_of_two_labels_for_the_same_stretch_the_likelier_stays_and_both_where_they_are_nearly_as_likely():

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml import media
+from ml import media, spotting
 from ml.config import UserError
 from ml.extraction import Extractor
 from ml.models import save_model
 from ml.predictor import Interval, Predictor, Word, separating, streaming
-from ml.predictor.locating import IntervalRule, IntervalTracker, _likeliest, active_intervals, without_conflicts
+from ml.predictor.locating import SpanTracker, _likeliest, located, without_conflicts
 from ml.predictor.separating import Separator
 from ml.predictor.streaming import Sound, SurestStretch, of_length, pieces, resampled
 
@@ -90,31 +90,37 @@ def test_a_recording_is_cut_or_filled_to_length(blocks, samples, wanted):
 
 # Intervals
 
-RULE = IntervalRule(threshold=0.5, release=0.3, least_s=0.05, gap_s=0.02)
+frames = st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0]), st.integers(0, 15), st.integers(0, 15))
 
 
 @settings(max_examples=300)
-@given(st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.4, 0.6, 1.0]), min_size=1, max_size=120), sizes)
-def test_intervals_are_the_same_however_the_activity_is_cut(activity, blocks):
-    whole = np.array(activity, np.float32)
-    duration_s = 0.01 * (len(whole) - 1)
-    tracker, found = IntervalTracker(0.01, duration_s, RULE), []
-    for part in cut(whole, blocks):
+@given(st.lists(frames, min_size=1, max_size=120), sizes)
+def test_intervals_are_the_same_however_the_places_are_cut(given_frames, blocks):
+    whole = np.array(given_frames, np.float32).T
+    duration_s = 0.01 * (whole.shape[1] - 1)
+    tracker, found = SpanTracker(0.01, duration_s, 0.2), []
+    for part in cut(whole.T, blocks):
         settled_s = tracker.settled_s
-        closed = tracker.feed(part)
+        closed = tracker.feed(part.T)
         assert all(span.start_s >= settled_s for span in closed)
         found += closed
     found += tracker.finish()
-    expected = active_intervals(whole, 0.01, duration_s, RULE)
-    assert [(span.start_s, span.end_s) for span in found] == [(span.start_s, span.end_s) for span in expected]
-    assert [span.score for span in found] == pytest.approx([span.score for span in expected], abs=1e-9)
+    expected = located(whole, 0.01, duration_s, 0.2)
+    assert_same_spans(found, expected)
+    assert all(0 <= span.start_s < span.end_s <= duration_s for span in found)
 
 
-def test_an_interval_is_reported_as_soon_as_nothing_can_join_it():
-    tracker = IntervalTracker(0.01, 9.0, RULE)
-    assert tracker.feed(np.array([0.0] * 5 + [0.9] * 10 + [0.0] * 2)) == []
-    assert len(tracker.feed(np.zeros(4))) == 1
-    assert tracker.settled_s == pytest.approx(0.19)
+def test_an_interval_is_reported_as_soon_as_no_other_can_overlap_it(monkeypatch):
+    monkeypatch.setattr(spotting, "LONGEST_FRAMES", 10)
+    tracker, quiet = SpanTracker(0.01, 9.0, 0.2), np.tile(np.array([[0.0], [4.0], [6.0]], np.float32), 12)
+    spoken = quiet.copy()
+    spoken[0, 8] = 0.9
+    assert tracker.feed(spoken) == []
+    assert tracker.settled_s == pytest.approx(0.01)
+    assert len(tracker.feed(quiet[:, :13])) == 0
+    [found] = tracker.feed(quiet[:, :2])
+    assert (found.start_s, found.end_s) == pytest.approx((0.04, 0.14))
+    assert tracker.settled_s == pytest.approx(0.15)
 
 
 times_s = st.integers(0, 60).map(lambda tenth: tenth / 10)
@@ -169,7 +175,8 @@ def test_deep_extractors_answer_by_pieces_as_on_the_whole(tmp_path, monkeypatch,
     parts = list(separator.stream(sound, query))
     assert len(parts) > 5
     np.testing.assert_allclose(np.concatenate([part.estimate for part in parts]), whole.estimates[0], atol=2e-6)
-    np.testing.assert_allclose(np.concatenate([part.activity for part in parts]), whole.activity[0], atol=1e-5)
+    places = np.concatenate([part.places for part in parts], axis=1)
+    np.testing.assert_allclose(places, whole.places[0], rtol=1e-4, atol=1e-5)
     assert parts[-1].presence == pytest.approx(whole.presence[0], abs=1e-5)
 
 
@@ -186,7 +193,7 @@ def test_an_extraction_by_pieces_equals_that_of_the_whole(predictor, small_piece
     assert len(written) > 2
     np.testing.assert_allclose(np.concatenate(written), once.estimates[0], atol=1e-5)
     assert found.presence == pytest.approx(once.presence[0], abs=1e-5)
-    expected = predictor.intervals(once.activity[0], samples / rate_hz)
+    expected = predictor.intervals(once.places[0], samples / rate_hz)
     assert len(expected) == 2
     assert_same_spans(found.intervals, expected)
     [heard] = predictor.heard(once.estimates, [expected])

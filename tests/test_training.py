@@ -261,7 +261,7 @@ def test_the_extractor_learns_and_its_thresholds_stand_in_the_card(speech, image
     assert card["metrics"]["validation_si_sdr_improvement_db"] > 3
     assert card["metrics"]["validation_presence_auc"] > 0.9
     assert 0 < card["presence_threshold"] < 1
-    assert 0 < card["activity_threshold"] < 1
+    assert 0 < card["word_threshold"] < 1
     assert card["classes"] == list(CLASSES)
     assert card["data"]["image_classifier"] == models.read_card(image_dir)["digests"][models.WEIGHTS]
     loaded, _ = extraction.load_extractor(tmp_path / "m")

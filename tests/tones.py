@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml import media
+from ml import media, spotting
 from ml.extraction import Extractor
 from ml.features import N_MELS, LogMel, to_pictures
 from ml.models import ImageCNN, SpeechCNN, save_model
@@ -79,7 +79,7 @@ def bundle() -> Path:
         parts[0], _image_classifier(), _card("image_cnn", classes=len(WORDS), side=SIDE, channels_in=1, channels=8)
     )
     save_model(parts[1], _speech_classifier(), _card("speech_cnn", classes=len(WORDS), n_mels=N_MELS, channels=12))
-    extractor_card = _card("speech_extractor", labels=list(WORDS), sample_rate_hz=RATE_HZ, channels=32, blocks=2)
+    extractor_card = _card("speech_extractor", labels=list(WORDS), sample_rate_hz=RATE_HZ, channels=24, blocks=8)
     save_model(parts[2], _extractor(), extractor_card)
     predictor = Predictor.from_models(*parts)
     goldens = [predictor.golden(png("down"), wav("across", "down")), predictor.golden(png("across"), wav("slanted"))]
@@ -95,7 +95,7 @@ def _card(kind: str, **arguments) -> dict:
         "sample_rate_hz": RATE_HZ,
         "temperature": 1.0,
         "presence_threshold": 0.5,
-        "activity_threshold": 0.5,
+        "word_threshold": 0.4,
     }
 
 
@@ -133,20 +133,17 @@ def _speech_classifier() -> nn.Module:
 
 
 def _extractor() -> nn.Module:
-    model = Extractor(WORDS, RATE_HZ, channels=32, blocks=2)
+    model = Extractor(WORDS, RATE_HZ, channels=24, blocks=8)
 
     def loss(step: int) -> Tensor:
-        mixture, target, query, present, active = _scenes(step, model.hop_samples)
+        mixture, target, query, present, spans, labels = _scenes(step, model.hop_samples)
         output = model(mixture, query)
         separation = (output.estimate - target).square().mean() / 0.005
         presence = nn.functional.binary_cross_entropy_with_logits(output.presence_logits, present)
-        frames = min(active.shape[1], output.activity_logits.shape[1])
-        activity = nn.functional.binary_cross_entropy_with_logits(
-            output.activity_logits[:, :frames], active[:, :frames]
-        )
-        return separation + presence + activity
+        places = spotting.spotting_loss(output.word_places, spans, labels)
+        return separation + presence + places
 
-    return _fit(model, 90, loss)
+    return _fit(model, 150, loss)
 
 
 def _scenes(step: int, hop_samples: int) -> tuple[Tensor, ...]:
@@ -155,16 +152,17 @@ def _scenes(step: int, hop_samples: int) -> tuple[Tensor, ...]:
     n, samples = 16, RATE_HZ
     mixture, target = draw.normal(0, 0.002, (n, samples)), np.zeros((n, samples))
     query, present = np.zeros((n, len(WORDS))), np.zeros(n)
-    active = np.zeros((n, samples // hop_samples + 1))
+    spans, labels = np.zeros((n, 2, 2)), np.full((n, 2), -1)
     for i in range(n):
         asked, *others = draw.permutation(len(WORDS))
         query[i, asked] = 1
         present[i] = i % 2
-        for spoken in ([asked] if i % 2 else []) + others[: draw.integers(2)]:
+        for k, spoken in enumerate(([asked] if i % 2 else []) + others[: draw.integers(2)]):
             start = draw.integers(samples // 2)
             tone = word(WORDS[spoken], seed=step * n + i)
             mixture[i, start : start + len(tone)] += tone
             if spoken == asked:
                 target[i, start : start + len(tone)] = tone
-                active[i, start // hop_samples : (start + len(tone)) // hop_samples] = 1
-    return tuple(torch.from_numpy(part.astype(np.float32)) for part in (mixture, target, query, present, active))
+            spans[i, k], labels[i, k] = np.array([start, start + len(tone)]) / hop_samples, spoken
+    parts = mixture, target, query, present, spans
+    return *(torch.from_numpy(part.astype(np.float32)) for part in parts), torch.from_numpy(labels)

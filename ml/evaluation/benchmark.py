@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml import scenes
+from ml import scenes, spotting
 from ml.config import Settings
 from ml.datasets import ImageSet, SpeechSet
 from ml.evaluation import metrics
@@ -21,7 +21,6 @@ from ml.evaluation.recognition import one_thread, renumbered, seconds
 from ml.predictor import Interval, Predictor, Word
 
 SCENES_PER_PASS = 60
-LEAST_IOU = 0.5
 SPEED_SCENES = 7
 Advance = Callable[[int], object]
 Separator = Callable[[np.ndarray], np.ndarray]  # mixtures (b, samples) to two sounds of each (2, b, samples)
@@ -75,7 +74,10 @@ class Headline:
 
 @dataclass(frozen=True)
 class Found:
-    """Per mixed scene: presence (n,) and truth (n,), and where the word was found and where it is, in seconds."""
+    """Per mixed scene: presence (n,) and truth (n,), and where the word may be and where it is, in seconds.
+
+    found: also what is too unsure to be told, for average precision weighs every span by how sure it is.
+    """
 
     words: np.ndarray
     presence: np.ndarray
@@ -159,7 +161,7 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
         "gains_db": metrics.improvement_db(found.estimates, mixture, target),
         "swapped": nearer,
         "others_db": {name: metrics.improvement_db(one, mixture, target) for name, one in estimates.items()},
-        **_words_right(bench, scene, found.estimates, found.activity),
+        **_words_right(bench, scene, found.estimates, found.places),
     }
 
 
@@ -170,7 +172,7 @@ def _surest_words(bench: Bench, scene: scenes.Scenes, word_presence: np.ndarray)
     for labels in np.argsort(-word_presence, axis=1)[:, :2].T:
         found = predictor.separate(scene.mixture, np.eye(word_presence.shape[1], dtype=np.float32)[labels])
         sounds.append(found.estimates)
-        places.append([predictor.intervals(one, duration_s) for one in found.activity])
+        places.append([predictor.intervals(one, duration_s) for one in found.places])
     return np.stack(sounds), places
 
 
@@ -189,11 +191,11 @@ def _recognised(bench: Bench, scene: scenes.Scenes, sounds: np.ndarray, places: 
     return sounds[np.argmax(sureness, axis=0), np.arange(len(wanted))]
 
 
-def _words_right(bench: Bench, scene: scenes.Scenes, estimates: np.ndarray, activity: np.ndarray) -> dict:
+def _words_right(bench: Bench, scene: scenes.Scenes, estimates: np.ndarray, places: np.ndarray) -> dict:
     """Whether the asked word is recognised: in the estimate where it was found, in mixture and target where it is."""
     predictor, duration_s = bench.predictor, scene.mixture.shape[1] / bench.speech.sample_rate_hz
     wanted = np.array(bench.speech.classes)[scene.queries]
-    found = [predictor.intervals(one, duration_s) for one in activity]
+    found = [predictor.intervals(one, duration_s) for one in places]
     true = [[Interval(*span, 1.0) for span in spans] for spans in true_intervals_s(scene, bench.speech.sample_rate_hz)]
     asked = {"extracted": (estimates, found), "unprocessed": (scene.mixture, true), "clean": (scene.target, true)}
     return {
@@ -226,7 +228,8 @@ def detections(bench: Bench, n: int, advance: Advance) -> Found:
     for scene, rows in rendered(bench, plan, advance):
         answers = bench.predictor.separate(scene.mixture, queries[rows])
         presence.append(answers.presence)
-        found += [bench.predictor.intervals(one, plan.samples / rate_hz) for one in answers.activity]
+        duration_s = plan.samples / rate_hz
+        found += [bench.predictor.intervals(one, duration_s, spotting.FIRST_SCORE) for one in answers.places]
         true += true_intervals_s(scene, rate_hz)
     return Found(plan.queries, np.concatenate(presence), plan.present, found, true)
 
@@ -261,7 +264,7 @@ def words_f1(heard: list[list[Word]], said: list[list[Word]]) -> float | None:
         for label in {word.label for word in found}:
             mine, there = ([word for word in words if word.label == label] for words in (found, true))
             edges = [[(word.start_s, word.end_s) for word in words] for words in (mine, there)]
-            right += len(metrics.match_intervals(edges[0], [word.probability for word in mine], edges[1], LEAST_IOU))
+            right += len(spotting.matched(edges[0], [word.probability for word in mine], edges[1]))
     return 2 * right / total if total else None
 
 
@@ -280,7 +283,7 @@ def place_figures(found: Found) -> dict[str, float | None]:
     scores, hits, words, errors_ms = [], [], [], []
     for word, presence, spans, true in zip(found.words, found.presence, found.found, found.true_s, strict=True):
         edges, sure = [(span.start_s, span.end_s) for span in spans], [span.score * presence for span in spans]
-        matched = metrics.match_intervals(edges, sure, true, LEAST_IOU)
+        matched = spotting.matched(edges, sure, true)
         scores += sure
         hits += [index in matched for index in range(len(spans))]
         words += [word] * len(spans)

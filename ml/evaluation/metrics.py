@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import stats
@@ -127,26 +127,6 @@ def miss_at_false_alarm(scores: np.ndarray, positive: np.ndarray, rate: float = 
     allowed = int(np.floor(rate * len(negatives)))
     threshold = negatives[allowed]  # accepting only what lies above it lets through `allowed` negatives at most
     return float(np.mean(scores[positive] <= threshold))
-
-
-def interval_iou(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Intersection over union of two intervals (start, end)."""
-    shared = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
-    union = (first[1] - first[0]) + (second[1] - second[0]) - shared
-    return shared / union if union > 0 else 0.0
-
-
-def match_intervals(
-    found: Sequence[tuple[float, float]], scores: Sequence[float], true: Sequence[tuple[float, float]], least_iou: float
-) -> dict[int, int]:
-    """Index of the true interval that each found one is matched to, one to one, the surest first."""
-    matched: dict[int, int] = {}
-    for index in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
-        free = [other for other in range(len(true)) if other not in matched.values()]
-        best = max(free, key=lambda other: interval_iou(found[index], true[other]), default=None)
-        if best is not None and interval_iou(found[index], true[best]) >= least_iou:
-            matched[index] = best
-    return matched
 
 
 def average_precision(scores: np.ndarray, hits: np.ndarray, relevant: int) -> float:

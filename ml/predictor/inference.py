@@ -14,7 +14,7 @@ from ml.extraction import query_of
 from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
-from ml.predictor.locating import IntervalRule, IntervalTracker, active_intervals, without_conflicts
+from ml.predictor.locating import SpanTracker, located, without_conflicts
 from ml.predictor.separating import Separated, Separator
 from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
 
@@ -45,7 +45,7 @@ class Predictor:
         self.hop_s = self._separator.hop_s
         self.finds_objects = self._see.finds_objects
         self.presence_threshold: float = self._separator.card["presence_threshold"]
-        self._rule = IntervalRule.of(self._separator.card["activity_threshold"])
+        self._word_threshold: float = self._separator.card["word_threshold"]
         self._goldens = tuple(goldens)
         self._require_one_rate(self._hear.card["sample_rate_hz"])
 
@@ -126,10 +126,10 @@ class Predictor:
         if pictured.label not in self.labels or sound.is_silent:
             return Finding(pictured, False, 0.0, [], None, sound.duration_s)
         query = np.array([pictured.probabilities[label] for label in self.labels], np.float32)
-        tracker = IntervalTracker(self.hop_s, sound.duration_s, self._rule)
+        tracker = SpanTracker(self.hop_s, sound.duration_s, self._word_threshold)
         surest, intervals, presence = SurestStretch(self.sample_rate_hz), [], 0.0
         for part in self._separator.stream(sound, query):
-            closed = tracker.feed(part.activity)
+            closed = tracker.feed(part.places)
             if part.last:
                 closed += tracker.finish()
             surest.feed(part.estimate, closed, tracker.settled_s)
@@ -176,20 +176,23 @@ class Predictor:
         return self._separator.separate(mixtures, queries)
 
     def listen(self, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Presence (labels,) and activity (labels, frames) of every label in a sound (samples,) at the model's rate.
+        """Presence (labels,) and places (labels, 3, frames) of every label in a sound (samples,) at the model's rate.
 
         They are what `separate` finds for each label alone.
         """
         parts = list(self._listened(self._sound([sound], self.sample_rate_hz)))
-        return parts[-1].word_presence, np.concatenate([part.word_activity for part in parts], axis=1)
+        return parts[-1].word_presence, np.concatenate([part.word_places for part in parts], axis=2)
 
     def words(self, sound: np.ndarray) -> list[Word]:
         """Every word that is found in a sound (samples,) at the model's rate, as `recognize_speech` gives them."""
         return self._words(self._sound([sound], self.sample_rate_hz))
 
-    def intervals(self, activity: np.ndarray, duration_s: float) -> list[Interval]:
-        """Intervals of the activity (frames,) of a recording of that length."""
-        return active_intervals(activity, self.hop_s, duration_s, self._rule)
+    def intervals(self, places: np.ndarray, duration_s: float, least: float | None = None) -> list[Interval]:
+        """Intervals of the places (3, frames) of a recording of that length.
+
+        least: probability of a centre from which on it counts; the threshold of the extractor's card where it is None.
+        """
+        return located(places, self.hop_s, duration_s, self._word_threshold if least is None else least)
 
     def heard(self, estimates: np.ndarray, intervals: Sequence[Sequence[Interval]]) -> list[Heard | None]:
         """The word that each estimate (n, samples) says in its surest interval; None where it has none."""
@@ -223,7 +226,7 @@ class Predictor:
             "image_posteriors": posteriors[0].tolist(),
             "speech_posteriors": self.recognize_batch([sound])[0].tolist(),
             "presence": found.presence.tolist(),
-            "activity": found.activity[0].tolist(),
+            "centres": found.places[0, 0].tolist(),
             "estimate": found.estimates[0, places].tolist(),
         }
 
@@ -238,12 +241,12 @@ class Predictor:
 
     def _words(self, sound: Sound) -> list[Word]:
         """The words of a recording."""
-        trackers = [IntervalTracker(self.hop_s, sound.duration_s, self._rule) for _ in self.labels]
+        trackers = [SpanTracker(self.hop_s, sound.duration_s, self._word_threshold) for _ in self.labels]
         spans: list[list[Interval]] = [[] for _ in self.labels]
         presence = np.zeros(len(self.labels))
         for part in self._listened(sound):
-            for found, tracker, activity in zip(spans, trackers, part.word_activity, strict=True):
-                found += tracker.feed(activity)
+            for found, tracker, places in zip(spans, trackers, part.word_places, strict=True):
+                found += tracker.feed(places)
             presence = part.word_presence
         words = [
             Word(label, float(sure) * span.score, span.start_s, span.end_s)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.extraction import ExtractorOutput, asked_for, load_extractor, soft_maximum
+from ml.extraction import ExtractorOutput, asked_for, load_extractor, probable, soft_maximum
 from ml.predictor.streaming import Piece, Sound, pieces
 
 SAMPLES_PER_PASS = 512_000
@@ -21,25 +21,25 @@ PIECE_FRAMES = 2048  # 33 s; the context that is gone through twice then adds 3 
 class Separated:
     """What the extractor finds before any word is judged present or absent.
 
-    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and activity (n, frames) of what
-    was asked for and word_presence (n, labels), which are probabilities.
+    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and places (n, 3, frames) of
+    what was asked for and word_presence (n, labels). Presence and centres are probabilities.
     """
 
     estimates: np.ndarray
     presence: np.ndarray
-    activity: np.ndarray
+    places: np.ndarray
     word_presence: np.ndarray
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a piece of a recording adds: estimate (samples,), activity (frames,) of what was asked for and
-    word_activity (labels, frames), which are probabilities; and presence and word_presence (labels,) of all up to its
-    end. `last` says that nothing follows."""
+    """What a piece of a recording adds: estimate (samples,) and places (3, frames) of what was asked for, word_places
+    (labels, 3, frames) of all labels; and presence and word_presence (labels,) up to its end. `last` says that nothing
+    follows."""
 
     estimate: np.ndarray
-    activity: np.ndarray
-    word_activity: np.ndarray
+    places: np.ndarray
+    word_places: np.ndarray
     presence: float
     word_presence: np.ndarray
     last: bool
@@ -61,8 +61,8 @@ class Separator:
         for start in range(0, len(mixtures), per_pass):
             mixture = self._tensor(mixtures[start : start + per_pass])
             output = self._extractor(mixture, self._tensor(queries[start : start + per_pass]))
-            logits = output.presence_logits, output.activity_logits, output.word_presence
-            parts.append((output.estimate.cpu(), *(one.sigmoid().cpu() for one in logits)))
+            sure = output.presence_logits.sigmoid(), probable(output.places), output.word_presence.sigmoid()
+            parts.append((output.estimate.cpu(), *(one.cpu() for one in sure)))
         return Separated(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
     def stream(self, sound: Sound, query: np.ndarray) -> Iterator[Part]:
@@ -85,8 +85,8 @@ class Separator:
         so_far = words if so_far is None else soft_maximum(torch.stack((so_far, words), dim=-1))
         part = Part(
             estimate=output.estimate[0, piece.before : piece.before + piece.own].cpu().numpy(),
-            activity=output.activity_logits[0, frames].sigmoid().cpu().numpy(),
-            word_activity=output.word_activity[0, :, frames].sigmoid().cpu().numpy(),
+            places=probable(output.places)[0, :, frames].cpu().numpy(),
+            word_places=probable(output.word_places)[0, :, :, frames].cpu().numpy(),
             presence=float(asked_for(query, so_far[:, :, None]).sigmoid()),
             word_presence=so_far[0].sigmoid().cpu().numpy(),
             last=piece.last,

@@ -151,13 +151,15 @@ class TrainingScenes:
 @dataclass(frozen=True)
 class SceneBatch:
     """On the device: mixture, target (b, samples); active (b, classes, frames) bool, whichever word was asked for;
-    present (b,) bool; queries (b,) labels."""
+    present (b,) bool; queries (b,) labels; spans (b, w, 2) in samples and labels (b, w) of the words, -1 for none."""
 
     mixture: Tensor
     target: Tensor
     active: Tensor
     present: Tensor
     queries: Tensor
+    spans: Tensor
+    labels: Tensor
 
 
 def draw_training_scenes(
@@ -228,6 +230,8 @@ def mix(bank: ClipBank, noise: Tensor, drawn: TrainingScenes, samples: int, hop_
         active=(spoken[:, :, None] & said[:, :, :, None]).any(1),
         present=wanted.any(1),
         queries=queries,
+        spans=torch.stack((starts, starts + end - begin), dim=2),
+        labels=torch.where(levels > 0, labels, -1),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ml import datasets, extraction, features, models, objectives, scenes
+from ml import datasets, extraction, features, models, objectives, scenes, spotting
 from ml.config import UserError
 from ml.training.loop import CHECKPOINT_STEPS, Run, finish, fit, half_precision, plan_run, required, seeded
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 QUERY_PICTURES = 300  # per label
 SCENE_WORDS = 1.1  # long words that a scene holds at least: what is silence teaches little, and costs as much
-PRESENCE_WEIGHT, ACTIVITY_WEIGHT = 10.0, 20.0  # bring these losses to the size of decibels
+PRESENCE_WEIGHT, ACTIVITY_WEIGHT, SPOTTING_WEIGHT = 10.0, 20.0, 2.0  # bring these losses to the size of decibels
 
 
 def train_speech_extractor(
@@ -39,7 +40,8 @@ def train_speech_extractor(
 ) -> dict:
     """Trains and saves the extractor; its queries are the posteriors of real pictures by the model in `image_dir`.
 
-    Presence and activity thresholds are chosen on validation scenes and stand in the card, as probabilities.
+    The thresholds of presence and of a word's centre are chosen on validation scenes and stand in the card, as
+    probabilities.
     body: another kind of extractor to compare; what is saved of it no Predictor takes. extra: further voices that say
     the same words; recipe.extra_voices is their share of the words in its scenes.
     """
@@ -129,22 +131,27 @@ def scene_loss(
     samples: int,
     hop_samples: int,
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
-    """The loss of a step: scenes mixed on the device; separation of the word asked for, presence and activity of all.
+    """The loss of a step: scenes mixed on the device; separation of the word asked for; presence, activity and
+    places of all.
 
     asked: queries by class of `heard` and picture, of `Asker.pictures`; samples: length of the scenes.
     """
     mixed = mixed_scenes(run, bank, extra_share, ~asked[:, 0, 0].isnan().cpu(), samples, hop_samples)
     known = torch.tensor([heard.index(label) for label in labels], device=run.device)
+    numbers = [labels.index(word) if word in labels else -1 for word in heard]
+    numbers = torch.tensor([*numbers, -1], device=run.device)  # of every class among the labels; the last is no word
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         batch = mixed(generator)
         picked = torch.randint(asked.shape[1], (len(batch.queries),), generator=generator).to(run.device)
         output = model(batch.mixture, asked[batch.queries, picked])
         active = batch.active[:, known]  # (b, labels, frames)
+        spans, said = batch.spans / hop_samples, numbers[batch.labels]
         return (
             objectives.separation_loss(output.estimate, batch.target, batch.mixture, batch.present)
             + PRESENCE_WEIGHT * objectives.presence_loss(output.word_presence, active.any(2))
             + ACTIVITY_WEIGHT * objectives.activity_loss(output.word_activity, active)
+            + SPOTTING_WEIGHT * spotting.spotting_loss(output.word_places, spans, said)
         )
 
     return loss_of
@@ -212,12 +219,12 @@ class Trial:
         """Thresholds chosen on, and figures of, all the validation scenes."""
         output = self.answer(model, self.mixed, len(self.mixed.queries))
         present = torch.from_numpy(self.mixed.present)
-        wanted = self.mixed.word_labels == self.mixed.queries[:, None]
-        active = active_frames(self.mixed.intervals, wanted, model.hop_samples, output.activity_logits.shape[1])
-        presence, activity = output.presence_logits.sigmoid(), output.activity_logits.sigmoid()
+        presence = output.presence_logits.sigmoid()
+        sure, right, said = spotted(extraction.probable(output.places).numpy(), self.mixed, model.hop_samples)
+        f1_of = functools.partial(spotted_f1, said=said)
         thresholds = {
             "presence_threshold": best_threshold(presence, present, balanced_accuracy),
-            "activity_threshold": best_threshold(activity[present], active[present], f1_score),
+            "word_threshold": best_threshold(sure, right, f1_of),
         }
         metrics = {
             "validation_si_sdr_improvement_db": self.improvement(model, len(self.headline.queries)),
@@ -225,16 +232,31 @@ class Trial:
             "validation_presence_balanced_accuracy": balanced_accuracy(
                 presence > thresholds["presence_threshold"], present
             ),
-            "validation_activity_f1": f1_score(activity[present] > thresholds["activity_threshold"], active[present]),
+            "validation_word_f1": f1_of(sure > thresholds["word_threshold"], right),
         }
         return thresholds, metrics
 
 
-def active_frames(intervals: np.ndarray, wanted: np.ndarray, hop_samples: int, frames: int) -> Tensor:
-    """Frames (n, frames) whose centre lies in one of the wanted (n, w) intervals (n, w, 2) in samples."""
-    time = np.arange(frames) * hop_samples
-    inside = (time >= intervals[:, :, :1]) & (time < intervals[:, :, 1:])
-    return torch.from_numpy((inside & wanted[:, :, None]).any(1))
+def spotted(places: np.ndarray, rendered: scenes.Scenes, hop_samples: int) -> tuple[Tensor, Tensor, int]:
+    """Of all spans that places (n, 3, frames) give in the scenes that say the word asked for: how sure each is, whether
+    it is right, and how often the word is said in them."""
+    sure, right, said = [], [], 0
+    for row in np.flatnonzero(rendered.present):
+        wanted = rendered.word_labels[row] == rendered.queries[row]
+        true = (rendered.intervals[row][wanted] / hop_samples).tolist()
+        centres = spotting.peaks(places[row])
+        spans, scores = spotting.spans_at(places[row], centres), places[row, 0, centres]
+        kept = spotting.distinct(spans.tolist(), scores.tolist())
+        hits = spotting.matched(spans[kept].tolist(), scores[kept].tolist(), true)
+        sure += [float(score) for score in scores[kept]]
+        right += [index in hits for index in range(len(kept))]
+        said += len(true)
+    return torch.tensor(sure), torch.tensor(right, dtype=torch.bool), said
+
+
+def spotted_f1(decided: Tensor, right: Tensor, said: int) -> float:
+    """F1 of the spans that are decided for (n,) bool, where `said` are to be found."""
+    return float(2 * (decided & right).sum() / (decided.sum() + said).clamp(min=1))
 
 
 def best_threshold(scores: Tensor, truth: Tensor, figure: Callable[[Tensor, Tensor], float]) -> float:
@@ -249,8 +271,3 @@ def balanced_accuracy(decided: Tensor, truth: Tensor) -> float:
     hits, rejections = decided[truth].float(), (~decided[~truth]).float()
     parts = [part.mean() for part in (hits, rejections) if len(part)]
     return float(torch.stack(parts).mean())
-
-
-def f1_score(decided: Tensor, truth: Tensor) -> float:
-    both = (decided & truth).sum()
-    return float(2 * both / (decided.sum() + truth.sum()).clamp(min=1))

@@ -1,0 +1,106 @@
+"""Where words lie in a recording: what a head of the extractor is to say of it, its loss, and the spans that it means.
+
+As `ml.detection` in one dimension: centres as peaks, and from each the way to both edges, so that a word said twice
+over itself is found twice. Spans are (start, end), in frames where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LONGEST_FRAMES = 200.0  # from a centre to an edge
+TYPICAL_FRAMES = 12.0
+CENTRE_SHARE = 0.1  # deviation of the bell around a centre, of the word's length
+SURROUNDING_IS_OWN = 0.3  # frames where the bell is as high know the word's edges as well
+EDGE_WEIGHT = 0.5
+FIRST_SCORE = 0.05  # of a frame that may be a centre
+SAME_IOU = 0.5  # spans of one label that overlap more are of one word; chosen on validation scenes
+LEAST_IOU = 0.5  # of a span that was found with a true one
+
+
+def distances(raw: Tensor) -> Tensor:
+    """Frames from a centre to an edge of its word, of a head's raw output of any shape."""
+    return TYPICAL_FRAMES * raw.float().clamp(-5, math.log(LONGEST_FRAMES / TYPICAL_FRAMES)).exp()
+
+
+def bells(spans: Tensor, there: Tensor, frames: int) -> Tensor:
+    """How near every frame is to the centre of a word (b, words, frames): 1 at it, falling around it.
+
+    spans: (b, words, 2), of which those of `there` (b, words) are said.
+    """
+    time = torch.arange(frames, device=spans.device)
+    centre, length = spans.mean(2, keepdim=True), spans[..., 1:] - spans[..., :1]
+    spread = (CENTRE_SHARE * length).clamp(0.7, 4.0)
+    bell = (-0.5 * ((time - centre) / spread).square()).exp().clamp(max=0.99)
+    return torch.where(time == centre.round(), 1.0, bell) * there[..., None]
+
+
+def spotting_loss(places: Tensor, spans: Tensor, labels: Tensor) -> Tensor:
+    """Loss of places (b, labels, 3, frames): logits of centres, and distances to both edges.
+
+    spans (b, words, 2) of the words said, labels (b, words) theirs, -1 where no word is. Penalty-reduced focal loss of
+    the centres (arXiv 1904.07850, equation 1), and absolute error of the edges around them.
+    """
+    centres, edges, there, frames = places[:, :, 0], places[:, :, 1:], labels >= 0, places.shape[-1]
+    bell = bells(spans, there, frames)  # (b, words, frames)
+    mine = labels[..., None] == torch.arange(centres.shape[1], device=labels.device)  # (b, words, labels)
+    heat = (bell[:, :, None] * mine[..., None]).amax(1)  # (b, labels, frames)
+    sure = centres.sigmoid()
+    hit = -((1 - sure) ** 2) * F.logsigmoid(centres) * (heat == 1)
+    miss = -(sure**2) * (1 - heat) ** 4 * F.logsigmoid(-centres)
+    row, said = torch.arange(len(labels), device=labels.device)[:, None], labels.clamp(min=0)
+    weight = bell * (bell >= SURROUNDING_IS_OWN) * (bell >= heat[row, said])  # of two words, the nearer one's frame
+    time = torch.arange(frames, device=spans.device)
+    wanted = torch.stack((time - spans[..., :1], spans[..., 1:] - time), dim=2)  # (b, words, 2, frames)
+    apart = (edges[row, said] - wanted).abs() * weight[:, :, None]
+    return (hit.sum() + miss.sum()) / there.sum().clamp(min=1) + EDGE_WEIGHT * apart.sum() / weight.sum().clamp(min=1)
+
+
+def peaks(places: np.ndarray) -> np.ndarray:
+    """Frames (n,) of places (3, frames) that may be centres: at least FIRST_SCORE sure, and no neighbour surer.
+
+    places: of one label, the probability that a word's centre is here, and how far its start and end are.
+    """
+    beyond = np.pad(places[0], 1, constant_values=-1.0)
+    before, sure, after = beyond[:-2], beyond[1:-1], beyond[2:]
+    return np.flatnonzero((sure > before) & (sure >= after) & (sure >= FIRST_SCORE))
+
+
+def spans_at(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Spans (n, 2) of the words that have their centres at these frames (n,) of places (3, frames)."""
+    return np.stack((centres - places[1, centres], centres + places[2, centres]), axis=1)
+
+
+def distinct(spans: Sequence[tuple[float, float]], scores: Sequence[float]) -> list[int]:
+    """Which spans are words of their own: those that overlap no surer one of them by SAME_IOU or more."""
+    kept: list[int] = []
+    for index in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
+        if all(iou(spans[index], spans[other]) < SAME_IOU for other in kept):
+            kept.append(index)
+    return sorted(kept)
+
+
+def iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union of two spans in any unit."""
+    shared = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
+    union = (first[1] - first[0]) + (second[1] - second[0]) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def matched(
+    found: Sequence[Sequence[float]], scores: Sequence[float], true: Sequence[Sequence[float]]
+) -> dict[int, int]:
+    """Index of the true span that each found one is matched to, one to one from LEAST_IOU on, the surest first."""
+    pairs: dict[int, int] = {}
+    for index in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
+        free = [other for other in range(len(true)) if other not in pairs.values()]
+        best = max(free, key=lambda other: iou(found[index], true[other]), default=None)
+        if best is not None and iou(found[index], true[best]) >= LEAST_IOU:
+            pairs[index] = best
+    return pairs
