@@ -25,11 +25,10 @@ DILATIONS = (1, 2, 4, 8)
 @dataclass(frozen=True)
 class ExtractorOutput:
     """What was asked for: estimate (b, samples) at the mixture's own level, presence_logits (b,) and places
-    (b, 3, frames).
+    (b, 4, frames) as `ml.spotting` has them.
 
-    And what was heard of every label: word_presence (b, labels), the soft maximum of word_scores (b, labels, frames);
-    word_activity (b, labels, frames), logits that it is being said; word_places (b, labels, 3, frames): logit that a
-    word's centre is here, and how many frames its start and its end are away.
+    And what was heard of every label: word_presence (b, labels), the soft maximum of word_scores (b, labels, frames),
+    and word_places (b, labels, 4, frames).
     """
 
     estimate: Tensor
@@ -37,7 +36,6 @@ class ExtractorOutput:
     places: Tensor
     word_presence: Tensor
     word_scores: Tensor
-    word_activity: Tensor
     word_places: Tensor
 
 
@@ -93,19 +91,18 @@ class Extractor(nn.Module):
         states = zeroed(self.encode(self.features(spectrum)), own)  # (b, channels, frames)
         for block in self.listening:
             states = zeroed(block(states), own)
-        word_scores, word_activity, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames)
-        word_places = torch.stack((centres, *map(spotting.distances, edges)), dim=2)  # (b, labels, 3, frames)
+        word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
+        word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
         word_presence = soft_maximum(word_scores if own is None else word_scores.masked_fill(~own, -1e4))  # (b, labels)
-        activity = asked_for(query, word_activity)  # (b, frames)
-        states = zeroed(states + self.locate(torch.sigmoid(activity)[:, None]), own)
+        places = places_asked_for(query, word_places)  # (b, 4, frames)
+        states = zeroed(states + self.locate(torch.sigmoid(places[:, 3:])), own)
         for block in self.extracting:
             states = zeroed(block(states, query), own)
         estimate = self.invert(spectrum * self.bounded_mask(states), mixture.shape[1]) / gain[:, None]
         if lengths is not None:
             estimate = estimate * valid_mask(lengths, mixture.shape[1])
         presence = asked_for(query, word_presence[:, :, None])[:, 0]  # (b,)
-        places = places_asked_for(query, word_places)
-        return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_activity, word_places)
+        return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
@@ -184,15 +181,17 @@ def asked_for(query: Tensor, logits: Tensor) -> Tensor:
 
 
 def places_asked_for(query: Tensor, word_places: Tensor) -> Tensor:
-    """Places (b, 3, frames) for the query (b, labels): centres as `asked_for`, and the mean distances to the edges."""
+    """Places (b, 4, frames) for the query (b, labels): logits as `asked_for`, and the mean distances to the edges."""
+    centres, *edges, active = word_places.unbind(2)  # (b, labels, frames) each
     weights = query / query.sum(1, keepdim=True).clamp(min=1e-6)
-    edges = torch.einsum("bl,blef->bef", weights, word_places[:, :, 1:])
-    return torch.cat((asked_for(query, word_places[:, :, 0])[:, None], edges), dim=1)
+    edges = [torch.einsum("bl,blf->bf", weights, edge) for edge in edges]
+    return torch.stack((asked_for(query, centres), *edges, asked_for(query, active)), dim=1)
 
 
 def probable(places: Tensor) -> Tensor:
-    """Places (…, 3, frames) whose centres are probabilities instead of logits."""
-    return torch.cat((places[..., :1, :].sigmoid(), places[..., 1:, :]), dim=-2)
+    """Places (…, 4, frames) with probabilities instead of logits."""
+    centres, *edges, active = places.unbind(-2)
+    return torch.stack((centres.sigmoid(), *edges, active.sigmoid()), dim=-2)
 
 
 def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:

@@ -2,6 +2,9 @@
 
 As `ml.detection` in one dimension: centres as peaks, and from each the way to both edges, so that a word said twice
 over itself is found twice. Spans are (start, end), in frames where nothing else is said.
+
+Places (…, 4, frames) of a label say of every frame that a word's centre is here, how far its start and its end are, and
+that the label is being said; the first and the last as logits from the head, as probabilities where they are read.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ EDGE_WEIGHT = 0.5
 FIRST_SCORE = 0.05  # of a frame that may be a centre
 SAME_IOU = 0.5  # spans of one label that overlap more are of one word; chosen on validation scenes
 LEAST_IOU = 0.5  # of a span that was found with a true one
+EDGE_ACTIVITY = 0.5  # a word starts and ends where its activity passes this
+EDGE_REACH = 3.0  # frames within which such a passage belongs to an edge; with it the median error of edges on
+# validation scenes is 15.2 ms instead of 17.5
+CONTEXT_FRAMES = int(LONGEST_FRAMES + EDGE_REACH) + 1  # to both sides of a centre, that its span depends on
 
 
 def distances(raw: Tensor) -> Tensor:
@@ -42,12 +49,12 @@ def bells(spans: Tensor, there: Tensor, frames: int) -> Tensor:
 
 
 def spotting_loss(places: Tensor, spans: Tensor, labels: Tensor) -> Tensor:
-    """Loss of places (b, labels, 3, frames): logits of centres, and distances to both edges.
+    """Loss of the centres and edges in places (b, labels, 4, frames).
 
     spans (b, words, 2) of the words said, labels (b, words) theirs, -1 where no word is. Penalty-reduced focal loss of
     the centres (arXiv 1904.07850, equation 1), and absolute error of the edges around them.
     """
-    centres, edges, there, frames = places[:, :, 0], places[:, :, 1:], labels >= 0, places.shape[-1]
+    centres, edges, there, frames = places[:, :, 0], places[:, :, 1:3], labels >= 0, places.shape[-1]
     bell = bells(spans, there, frames)  # (b, words, frames)
     mine = labels[..., None] == torch.arange(centres.shape[1], device=labels.device)  # (b, words, labels)
     heat = (bell[:, :, None] * mine[..., None]).amax(1)  # (b, labels, frames)
@@ -63,18 +70,31 @@ def spotting_loss(places: Tensor, spans: Tensor, labels: Tensor) -> Tensor:
 
 
 def peaks(places: np.ndarray) -> np.ndarray:
-    """Frames (n,) of places (3, frames) that may be centres: at least FIRST_SCORE sure, and no neighbour surer.
-
-    places: of one label, the probability that a word's centre is here, and how far its start and end are.
-    """
+    """Frames (n,) of places (4, frames) that may be centres: at least FIRST_SCORE sure, and no neighbour surer."""
     beyond = np.pad(places[0], 1, constant_values=-1.0)
     before, sure, after = beyond[:-2], beyond[1:-1], beyond[2:]
     return np.flatnonzero((sure > before) & (sure >= after) & (sure >= FIRST_SCORE))
 
 
 def spans_at(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Spans (n, 2) of the words that have their centres at these frames (n,) of places (3, frames)."""
-    return np.stack((centres - places[1, centres], centres + places[2, centres]), axis=1)
+    """Spans (n, 2) of the words that have their centres at these frames (n,) of places (4, frames).
+
+    Their edges lie halfway between what the centre says and where activity passes EDGE_ACTIVITY, if it does near there.
+    """
+    active = places[3].astype(np.float64)
+    above = active >= EDGE_ACTIVITY
+    at = np.flatnonzero(above[:-1] != above[1:])
+    passes = at + (EDGE_ACTIVITY - active[at]) / (active[at + 1] - active[at])
+    starts, ends = centres - places[1, centres], centres + places[2, centres]
+    return np.stack((_drawn(starts, passes[~above[at]]), _drawn(ends, passes[above[at]])), axis=1)
+
+
+def _drawn(edges: np.ndarray, passes: np.ndarray) -> np.ndarray:
+    """Edges (n,) drawn halfway to the nearest of the passages (m,) that lies within EDGE_REACH."""
+    if not len(passes):
+        return edges
+    nearest = passes[np.abs(passes - edges[:, None]).argmin(axis=1)]
+    return np.where(np.abs(nearest - edges) <= EDGE_REACH, (edges + nearest) / 2, edges)
 
 
 def distinct(spans: Sequence[tuple[float, float]], scores: Sequence[float]) -> list[int]:

@@ -34,7 +34,7 @@ def test_the_estimate_has_the_mixtures_length_and_every_frame_a_score():
         output = model(mixtures(2, samples), queries(2))
         assert output.estimate.shape == (2, samples)
         assert output.presence_logits.shape == (2,)
-        assert output.places.shape == (2, 3, model.frames(samples))
+        assert output.places.shape == (2, 4, model.frames(samples))
         assert torch.isfinite(output.estimate).all()
 
 

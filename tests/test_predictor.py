@@ -330,11 +330,11 @@ def test_a_bundle_without_golden_requests_cannot_vouch_for_itself(tmp_path):
 
 
 def places(frames: int, *words: tuple[int, float, float, float]) -> np.ndarray:
-    """Places (3, frames) with a word for each centre, its probability and the frames to its start and end."""
-    made = np.full((3, frames), 5.0, np.float32)
-    made[0] = 0.01
+    """Places (4, frames) with a word for each centre, its probability and the frames to its start and end."""
+    made = np.full((4, frames), 5.0, np.float32)
+    made[[0, 3]] = 0.01
     for centre, *rest in words:
-        made[:, centre] = rest
+        made[:3, centre] = rest
     return made
 
 

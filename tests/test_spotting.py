@@ -11,15 +11,15 @@ LABELS = torch.tensor([[1, 1, 0]])
 
 
 def perfect(frames: int = 50) -> torch.Tensor:
-    """Places (1, 2, 3, frames) that say exactly where SPANS are: logits of the bells, and the nearer word's edges."""
+    """Places (1, 2, 4, frames) that say exactly where SPANS are: logits of the bells, and the nearer word's edges."""
     bell = spotting.bells(SPANS, LABELS >= 0, frames)
     time = torch.arange(frames)
-    places = torch.zeros(1, 2, 3, frames)
+    places = torch.zeros(1, 2, 4, frames)
     for label in (0, 1):
         mine = LABELS[0] == label
         height, owner = bell[0, mine].max(0)
         nearest = SPANS[0, mine][owner]  # (frames, 2)
-        places[0, label] = torch.stack((torch.logit(height, eps=1e-4), time - nearest[:, 0], nearest[:, 1] - time))
+        places[0, label, :3] = torch.stack((torch.logit(height, eps=1e-4), time - nearest[:, 0], nearest[:, 1] - time))
     return places
 
 
@@ -36,11 +36,21 @@ def test_a_word_said_twice_over_itself_is_read_as_two():
     assert read(places[0].numpy()) == [[30, 38]]
 
 
+def test_edges_lie_halfway_to_where_activity_passes_if_that_is_near():
+    places = np.zeros((4, 60), np.float32)
+    places[:3, 20] = 0.9, 8, 9
+    places[3, 13:50] = 1  # passes its level at 12.5 and 49.5
+    assert spotting.spans_at(places, np.array([20])).tolist() == [[12.25, 29]]
+    places[3] = 0
+    assert spotting.spans_at(places, np.array([20])).tolist() == [[12, 29]]
+    assert spotting.spans_at(places, np.array([], int)).shape == (0, 2)
+
+
 def test_the_loss_is_least_for_the_truth_and_names_what_is_wrong():
     best = spotting.spotting_loss(perfect(), SPANS, LABELS)
     assert best < 0.6
     late, elsewhere, unsure = perfect(), perfect(), perfect()
-    late[:, :, 1:] += 3
+    late[:, :, 1:3] += 3
     elsewhere[:, :, 0] = elsewhere[:, :, 0].roll(12, dims=-1)
     unsure[:, :, 0] = 0
     assert spotting.spotting_loss(late, SPANS, LABELS) == pytest.approx(float(best) + 2 * 3 * spotting.EDGE_WEIGHT)
@@ -49,7 +59,7 @@ def test_the_loss_is_least_for_the_truth_and_names_what_is_wrong():
 
 
 def test_words_without_a_label_teach_only_that_nothing_is_there():
-    silent = torch.full((1, 2, 3, 50), -12.0, requires_grad=True)
+    silent = torch.full((1, 2, 4, 50), -12.0, requires_grad=True)
     loss = spotting.spotting_loss(silent, SPANS, torch.full((1, 3), -1))
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-3)

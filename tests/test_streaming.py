@@ -90,7 +90,8 @@ def test_a_recording_is_cut_or_filled_to_length(blocks, samples, wanted):
 
 # Intervals
 
-frames = st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0]), st.integers(0, 15), st.integers(0, 15))
+shares = st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0])
+frames = st.tuples(shares, st.integers(0, 15), st.integers(0, 15), shares)
 
 
 @settings(max_examples=300)
@@ -98,29 +99,31 @@ frames = st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0]), st.integers(0, 15
 def test_intervals_are_the_same_however_the_places_are_cut(given_frames, blocks):
     whole = np.array(given_frames, np.float32).T
     duration_s = 0.01 * (whole.shape[1] - 1)
-    tracker, found = SpanTracker(0.01, duration_s, 0.2), []
-    for part in cut(whole.T, blocks):
-        settled_s = tracker.settled_s
-        closed = tracker.feed(part.T)
-        assert all(span.start_s >= settled_s for span in closed)
-        found += closed
-    found += tracker.finish()
-    expected = located(whole, 0.01, duration_s, 0.2)
-    assert_same_spans(found, expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spotting, "CONTEXT_FRAMES", 19)  # 15 and the reach of an edge, and one
+        tracker, found = SpanTracker(0.01, duration_s, 0.2), []
+        for part in cut(whole.T, blocks):
+            settled_s = tracker.settled_s
+            closed = tracker.feed(part.T)
+            assert all(span.start_s >= settled_s for span in closed)
+            found += closed
+        found += tracker.finish()
+    assert_same_spans(found, located(whole, 0.01, duration_s, 0.2))
     assert all(0 <= span.start_s < span.end_s <= duration_s for span in found)
 
 
 def test_an_interval_is_reported_as_soon_as_no_other_can_overlap_it(monkeypatch):
-    monkeypatch.setattr(spotting, "LONGEST_FRAMES", 10)
-    tracker, quiet = SpanTracker(0.01, 9.0, 0.2), np.tile(np.array([[0.0], [4.0], [6.0]], np.float32), 12)
+    monkeypatch.setattr(spotting, "CONTEXT_FRAMES", 14)
+    tracker, quiet = SpanTracker(0.01, 9.0, 0.2), np.tile(np.array([[0.0], [4.0], [6.0], [0.0]], np.float32), 24)
     spoken = quiet.copy()
     spoken[0, 8] = 0.9
     assert tracker.feed(spoken) == []
-    assert tracker.settled_s == pytest.approx(0.01)
-    assert len(tracker.feed(quiet[:, :13])) == 0
-    [found] = tracker.feed(quiet[:, :2])
+    assert tracker.settled_s == pytest.approx(0)
+    assert tracker.feed(quiet[:, :17]) == []
+    assert tracker.settled_s == pytest.approx(0.04)
+    [found] = tracker.feed(quiet[:, :1])
     assert (found.start_s, found.end_s) == pytest.approx((0.04, 0.14))
-    assert tracker.settled_s == pytest.approx(0.15)
+    assert tracker.settled_s == pytest.approx(0.14)
 
 
 times_s = st.integers(0, 60).map(lambda tenth: tenth / 10)

@@ -95,7 +95,7 @@ def _card(kind: str, **arguments) -> dict:
         "sample_rate_hz": RATE_HZ,
         "temperature": 1.0,
         "presence_threshold": 0.5,
-        "word_threshold": 0.4,
+        "word_threshold": 0.2,
     }
 
 
@@ -141,7 +141,12 @@ def _extractor() -> nn.Module:
         separation = (output.estimate - target).square().mean() / 0.005
         presence = nn.functional.binary_cross_entropy_with_logits(output.presence_logits, present)
         places = spotting.spotting_loss(output.word_places, spans, labels)
-        return separation + presence + places
+        time = torch.arange(output.places.shape[-1])
+        spoken = (time >= spans[..., :1]) & (time < spans[..., 1:])  # (scenes, words, frames)
+        mine = labels[..., None] == torch.arange(len(WORDS))  # (scenes, words, labels)
+        active = (spoken[:, :, None] & mine[..., None]).any(1).float()
+        activity = nn.functional.binary_cross_entropy_with_logits(output.word_places[:, :, 3], active)
+        return separation + presence + places + activity
 
     return _fit(model, 150, loss)
 

@@ -176,7 +176,7 @@ class Predictor:
         return self._separator.separate(mixtures, queries)
 
     def listen(self, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Presence (labels,) and places (labels, 3, frames) of every label in a sound (samples,) at the model's rate.
+        """Presence (labels,) and places (labels, 4, frames) of every label in a sound (samples,) at the model's rate.
 
         They are what `separate` finds for each label alone.
         """
@@ -188,7 +188,7 @@ class Predictor:
         return self._words(self._sound([sound], self.sample_rate_hz))
 
     def intervals(self, places: np.ndarray, duration_s: float, least: float | None = None) -> list[Interval]:
-        """Intervals of the places (3, frames) of a recording of that length.
+        """Intervals of the places (4, frames) of a recording of that length.
 
         least: probability of a centre from which on it counts; the threshold of the extractor's card where it is None.
         """

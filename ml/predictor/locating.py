@@ -23,7 +23,7 @@ LEAST_PART = 0.05  # of the largest part's area; smaller ones are specks
 
 
 def located(places: np.ndarray, hop_s: float, duration_s: float, least: float) -> list[Interval]:
-    """Intervals of one label in a recording's places (3, frames); the score of each is its centre's probability."""
+    """Intervals of one label in a recording's places (4, frames); the score of each is its centre's probability."""
     tracker = SpanTracker(hop_s, duration_s, least)
     return tracker.feed(places) + tracker.finish()
 
@@ -31,21 +31,21 @@ def located(places: np.ndarray, hop_s: float, duration_s: float, least: float) -
 class SpanTracker:
     """Finds the words of one label in a recording's places as they go by, the same however these are cut into parts.
 
-    Frame i is centred at i * hop_s. least: probability that a centre is to pass. Holds the spans that one yet to come
-    may overlap, and two frames.
+    Frame i is centred at i * hop_s. least: probability that a centre is to pass. Holds the frames that a span
+    may depend on, and the spans that one yet to come may overlap.
     """
 
     def __init__(self, hop_s: float, duration_s: float, least: float):
         self._hop_s, self._duration_s, self._least = hop_s, duration_s, least
-        self._held, self._from = np.zeros((3, 0), np.float32), 0  # the last frames, and which is the first of them
+        self._held, self._from = np.zeros((4, 0), np.float32), 0  # the last frames, and which is the first of them
         self._next = 0  # the first frame that was not judged yet
         self._open: list[Interval] = []
 
     def feed(self, places: np.ndarray) -> list[Interval]:
-        """The intervals that are settled, given the next frames (3, frames) of places."""
+        """The intervals that are settled, given the next frames (4, frames) of places."""
         self._held = np.concatenate((self._held, places), axis=1)
-        self._judge(self._from + self._held.shape[1] - 1)  # whether the last one is a peak is not known yet
-        first = max(0, self._next - 1)
+        self._judge(self._from + self._held.shape[1] - spotting.CONTEXT_FRAMES)
+        first = max(0, self._next - spotting.CONTEXT_FRAMES)
         self._held, self._from = self._held[:, first - self._from :], first
         return self._close(self._coming_s)
 
@@ -62,7 +62,7 @@ class SpanTracker:
     @property
     def _coming_s(self) -> float:
         """Before this time no span begins whose centre is yet to come."""
-        return (self._next - spotting.LONGEST_FRAMES) * self._hop_s
+        return (self._next - spotting.CONTEXT_FRAMES) * self._hop_s
 
     def _judge(self, end: int) -> None:
         """Opens the spans of the centres before frame `end`."""

@@ -21,8 +21,8 @@ PIECE_FRAMES = 2048  # 33 s; the context that is gone through twice then adds 3 
 class Separated:
     """What the extractor finds before any word is judged present or absent.
 
-    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and places (n, 3, frames) of
-    what was asked for and word_presence (n, labels). Presence and centres are probabilities.
+    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and places (n, 4, frames) of
+    what was asked for and word_presence (n, labels). Presence, centres and activity are probabilities.
     """
 
     estimates: np.ndarray
@@ -33,8 +33,8 @@ class Separated:
 
 @dataclass(frozen=True)
 class Part:
-    """What a piece of a recording adds: estimate (samples,) and places (3, frames) of what was asked for, word_places
-    (labels, 3, frames) of all labels; and presence and word_presence (labels,) up to its end. `last` says that nothing
+    """What a piece of a recording adds: estimate (samples,) and places (4, frames) of what was asked for, word_places
+    (labels, 4, frames) of all labels; and presence and word_presence (labels,) up to its end. `last` says that nothing
     follows."""
 
     estimate: np.ndarray

@@ -150,7 +150,7 @@ def scene_loss(
         return (
             objectives.separation_loss(output.estimate, batch.target, batch.mixture, batch.present)
             + PRESENCE_WEIGHT * objectives.presence_loss(output.word_presence, active.any(2))
-            + ACTIVITY_WEIGHT * objectives.activity_loss(output.word_activity, active)
+            + ACTIVITY_WEIGHT * objectives.activity_loss(output.word_places[:, :, 3], active)
             + SPOTTING_WEIGHT * spotting.spotting_loss(output.word_places, spans, said)
         )
 
@@ -238,7 +238,7 @@ class Trial:
 
 
 def spotted(places: np.ndarray, rendered: scenes.Scenes, hop_samples: int) -> tuple[Tensor, Tensor, int]:
-    """Of all spans that places (n, 3, frames) give in the scenes that say the word asked for: how sure each is, whether
+    """Of all spans that places (n, 4, frames) give in the scenes that say the word asked for: how sure each is, whether
     it is right, and how often the word is said in them."""
     sure, right, said = [], [], 0
     for row in np.flatnonzero(rendered.present):
