@@ -21,7 +21,7 @@ BASELINE_NAMES = {
     "blind_separation": "separate blindly, then recognise",
 }
 GOALS = (  # figure, key, goal, whether less is better
-    ("SI-SDR improvement, full overlap, seen speakers (dB)", "gain", 10.7, False),
+    ("SI-SDR improvement, full overlap (dB)", "gain", 10.7, False),
     ("word accuracy of the extracted sound", "word_accuracy", 0.97, False),
     ("presence AUC", "presence_auc", 0.99, False),
     ("misses at 1 % false alarms", "miss_at_1pct_false_alarm", 0.05, True),
@@ -31,6 +31,7 @@ GOALS = (  # figure, key, goal, whether less is better
     ("words of a scene, F1", "words_f1", 0.93, False),
     ("real-time factor on one thread", "real_time_factor", 0.1, True),
 )
+UNSEEN_GAIN_DB = 8.0  # the goal where training never heard the speakers
 
 
 def write(folder: Path) -> None:
@@ -98,14 +99,16 @@ def _goals(records: dict) -> str:
     lines = [f"| figure | goal | {head} |", "|---" * (2 + max(1, len(records))) + "|"]
     for title, key, goal, less in GOALS:
         sign = "≤" if less else "≥"
-        cells = " | ".join(_reached(record["extraction"], key, goal, less) for record in records.values())
-        cells = cells or "not measured"
-        lines.append(f"| {title} | {sign} {goal:g} | {cells} |")
+        cells = " | ".join(_reached(record, key, goal, less) for record in records.values()) or "not measured"
+        unseen = f", never heard {sign} {UNSEEN_GAIN_DB:g}" if key == "gain" else ""
+        lines.append(f"| {title} | {sign} {goal:g}{unseen} | {cells} |")
     return "## Beside the goals\n\n" + "\n".join(lines) + "\n"
 
 
-def _reached(found: dict, key: str, goal: float, less: bool) -> str:
+def _reached(record: dict, key: str, goal: float, less: bool) -> str:
+    found = record["extraction"]
     value = found["si_sdr_improvement_db"]["full_overlap"]["mean"] if key == "gain" else found[key]
+    goal = UNSEEN_GAIN_DB if key == "gain" and record["left_out"] else goal
     if value is None:
         return "not measured"
     return f"{value:.3g}" + ("" if (value <= goal if less else value >= goal) else " (not reached)")
@@ -118,7 +121,7 @@ def _bodies(file: Path) -> str:
     record = json.loads(file.read_text(encoding="utf-8"))
     rows = [
         f"| {name} | {found['parameters']} | {found['train_s']:.0f} | {found['si_sdr_improvement_db']:.2f} "
-        f"| {found['presence_auc']:.3f} | {found['word_f1']:.3f} |"
+        f"| {found['presence_auc']:.3f} | {_places_f1(found)} |"
         for name, found in record["bodies"].items()
     ]
     first = next(iter(record["bodies"].values()))
@@ -137,6 +140,10 @@ half of them without the word.
 Only convolutions see a bounded stretch of sound, so only they answer recordings of hours in pieces as they would in
 one.
 """
+
+
+def _places_f1(found: dict) -> str:
+    return f"{found['word_f1']:.3f}" if "word_f1" in found else "not measured"
 
 
 def _tries(file: Path) -> str:
@@ -188,7 +195,8 @@ plan.
     ", ".join(f"{word} for {other}" for word, other in scenes.CONFUSABLE.items())
 }.
 - Queries are the calibrated posteriors of test pictures of the word. Levels are root mean squares over active samples,
-  which run from the first to the last sample above -40 dB of a clip's peak. A place counts at IoU 0.5.
+  which run from the first to the last sample above -40 dB of a clip's peak. A place counts at IoU 0.5;
+  average precision weighs also those that are too unsure to be told.
 - `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard.
 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
