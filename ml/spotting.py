@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LONGEST_FRAMES = 200.0  # from a centre to an edge
+LONGEST_FRAMES = 100.0  # from a centre to an edge; clips are learnt from up to 3 s
 TYPICAL_FRAMES = 12.0
 CENTRE_SHARE = 0.1  # deviation of the bell around a centre, of the word's length
 SURROUNDING_IS_OWN = 0.3  # frames where the bell is as high know the word's edges as well
@@ -26,8 +26,7 @@ FIRST_SCORE = 0.05  # of a frame that may be a centre
 SAME_IOU = 0.5  # spans of one label that overlap more are of one word; chosen on validation scenes
 LEAST_IOU = 0.5  # of a span that was found with a true one
 EDGE_ACTIVITY = 0.5  # a word starts and ends where its activity passes this
-EDGE_REACH = 3.0  # frames within which such a passage belongs to an edge; with it the median error of edges on
-# validation scenes is 15.2 ms instead of 17.5
+EDGE_REACH = 3.0  # frames within which that belongs to an edge; so edges err by 15.2 ms, not 17.5, in validation scenes
 CONTEXT_FRAMES = int(LONGEST_FRAMES + EDGE_REACH) + 1  # to both sides of a centre, that its span depends on
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from ml import media
 from ml.config import UserError
-from ml.predictor import Predictor, Word, models_digest, verify_bundle, write_bundle
+from ml.predictor import Interval, Predictor, Word, models_digest, verify_bundle, write_bundle
 from ml.predictor.bundle import PARTS, read_goldens
-from ml.predictor.locating import ink_box, located, without_conflicts
+from ml.predictor.locating import ink_box, located, told, without_conflicts
 
 RATE_HZ = tones.RATE_HZ
 
@@ -359,8 +359,16 @@ def test_what_is_too_unsure_or_too_short_is_no_word():
     assert spans(places(60, (20, 0.25, 10, 10), (40, 0.9, 1, 1))) == []
 
 
+def test_of_a_word_that_is_present_the_surest_place_is_told_even_if_unsure():
+    unsure, sure = Interval(0, 1, 0.1), Interval(2, 3, 0.2)
+    assert told([unsure, sure], 0.15) == [sure]
+    assert told([unsure, sure], 0.5) == [sure]
+    assert told([unsure, sure], 0.05) == [unsure, sure]
+    assert told([], 0.5) == []
+
+
 def test_a_word_ends_where_the_recording_does():
-    assert spans(places(11, (0, 0.9, 4, 7), (10, 0.9, 2, 9)), duration_s=0.1) == [(0.0, 0.07), (0.08, 0.1)][:1]
+    assert spans(places(16, (2, 0.9, 4, 5), (9, 0.9, 4, 9)), duration_s=0.1) == [(0.0, 0.07), (0.05, 0.1)]
     assert spans(places(11, (5, 0.9, 40, 40)), duration_s=0.1) == [(0.0, 0.1)]
 
 

@@ -229,7 +229,7 @@ def detections(bench: Bench, n: int, advance: Advance) -> Found:
         answers = bench.predictor.separate(scene.mixture, queries[rows])
         presence.append(answers.presence)
         duration_s = plan.samples / rate_hz
-        found += [bench.predictor.intervals(one, duration_s, spotting.FIRST_SCORE) for one in answers.places]
+        found += [bench.predictor.candidates(one, duration_s) for one in answers.places]
         true += true_intervals_s(scene, rate_hz)
     return Found(plan.queries, np.concatenate(presence), plan.present, found, true)
 

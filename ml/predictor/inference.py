@@ -14,9 +14,10 @@ from ml.extraction import query_of
 from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
-from ml.predictor.locating import SpanTracker, located, without_conflicts
+from ml.predictor.locating import SpanTracker, located, told, without_conflicts
 from ml.predictor.separating import Separated, Separator
 from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
+from ml.spotting import FIRST_SCORE
 
 GOLDEN_TOLERANCE = 1e-4
 GOLDEN_SAMPLES = 64
@@ -126,7 +127,7 @@ class Predictor:
         if pictured.label not in self.labels or sound.is_silent:
             return Finding(pictured, False, 0.0, [], None, sound.duration_s)
         query = np.array([pictured.probabilities[label] for label in self.labels], np.float32)
-        tracker = SpanTracker(self.hop_s, sound.duration_s, self._word_threshold)
+        tracker = SpanTracker(self.hop_s, sound.duration_s, FIRST_SCORE)
         surest, intervals, presence = SurestStretch(self.sample_rate_hz), [], 0.0
         for part in self._separator.stream(sound, query):
             closed = tracker.feed(part.places)
@@ -139,7 +140,8 @@ class Predictor:
         if presence <= self.presence_threshold or not intervals:
             return Finding(pictured, False, presence, [], None, sound.duration_s)
         heard = self._heard_of(self.recognize_batch([surest.samples])[0])
-        return Finding(pictured, True, presence, intervals, heard, sound.duration_s)
+        spans = told(intervals, self._word_threshold)
+        return Finding(pictured, True, presence, spans, heard, sound.duration_s)
 
     def restored(self, blocks: Iterable[np.ndarray], rate_hz: int, samples: int) -> Iterator[np.ndarray]:
         """What `extract_stream` wrote, in blocks at the recording's rate and with as many samples as it."""
@@ -187,12 +189,13 @@ class Predictor:
         """Every word that is found in a sound (samples,) at the model's rate, as `recognize_speech` gives them."""
         return self._words(self._sound([sound], self.sample_rate_hz))
 
-    def intervals(self, places: np.ndarray, duration_s: float, least: float | None = None) -> list[Interval]:
-        """Intervals of the places (4, frames) of a recording of that length.
+    def candidates(self, places: np.ndarray, duration_s: float) -> list[Interval]:
+        """All that may be a word in the places (4, frames) of a recording of that length, however unsure."""
+        return located(places, self.hop_s, duration_s, FIRST_SCORE)
 
-        least: probability of a centre from which on it counts; the threshold of the extractor's card where it is None.
-        """
-        return located(places, self.hop_s, duration_s, self._word_threshold if least is None else least)
+    def intervals(self, places: np.ndarray, duration_s: float) -> list[Interval]:
+        """Of `candidates` those that are told of a word that is present."""
+        return told(self.candidates(places, duration_s), self._word_threshold)
 
     def heard(self, estimates: np.ndarray, intervals: Sequence[Sequence[Interval]]) -> list[Heard | None]:
         """The word that each estimate (n, samples) says in its surest interval; None where it has none."""

@@ -17,7 +17,7 @@ SILENCE = 1 / 32768  # peak below one step of 16 bits
 WHOLE_S = 60.0  # recordings up to this length are held in memory and classified as a whole
 LONGEST_WORD_S = 5.0  # of a longer interval its end is listened to
 BLOCK_SAMPLES = 1 << 17
-GAP_S = 1.0  # more than any gap that an interval may span
+TOLD_WITHIN_S = 4.0  # from its end, a word that others do not overlap without end
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,10 @@ class SurestStretch:
         for span in closed:
             if self.span is None or span.score > self.span.score:
                 start, end = stretch(span.start_s, span.end_s, self._rate_hz)
-                self.span, self.samples = span, self._recent[start - self._from : end - self._from].copy()
+                first = max(0, start - self._from)
+                self.span, self.samples = span, self._recent[first : end - self._from].copy()
         now = self._from + len(self._recent)
-        needed = max(int(settled_s * self._rate_hz), now - round((LONGEST_WORD_S + GAP_S) * self._rate_hz))
+        needed = max(int(settled_s * self._rate_hz), now - round((LONGEST_WORD_S + TOLD_WITHIN_S) * self._rate_hz))
         self._recent, self._from = self._recent[max(0, needed - self._from) :], max(needed, self._from)
 
 
