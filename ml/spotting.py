@@ -22,8 +22,7 @@ TYPICAL_FRAMES = 12.0
 CENTRE_SHARE = 0.1  # deviation of the bell around a centre, of the word's length
 SURROUNDING_IS_OWN = 0.3  # frames where the bell is as high know the word's edges as well
 EDGE_WEIGHT = 0.5
-FIRST_SCORE = 0.05  # of a frame that may be a centre
-SAME_IOU = 0.5  # spans of one label that overlap more are of one word; chosen on validation scenes
+FIRST_SCORE = 0.02  # of a frame that may be a centre, and of a span that may be a word
 LEAST_IOU = 0.5  # of a span that was found with a true one
 EDGE_ACTIVITY = 0.5  # a word starts and ends where its activity passes this
 EDGE_REACH = 3.0  # frames within which that belongs to an edge; so edges err by 15.2 ms, not 17.5, in validation scenes
@@ -96,13 +95,17 @@ def _drawn(edges: np.ndarray, passes: np.ndarray) -> np.ndarray:
     return np.where(np.abs(nearest - edges) <= EDGE_REACH, (edges + nearest) / 2, edges)
 
 
-def distinct(spans: Sequence[tuple[float, float]], scores: Sequence[float]) -> list[int]:
-    """Which spans are words of their own: those that overlap no surer one of them by SAME_IOU or more."""
-    kept: list[int] = []
-    for index in np.argsort(-np.asarray(scores, float), kind="stable").tolist():
-        if all(iou(spans[index], spans[other]) < SAME_IOU for other in kept):
-            kept.append(index)
-    return sorted(kept)
+def own_scores(spans: Sequence[Sequence[float]], scores: Sequence[float]) -> list[float]:
+    """Scores of spans of one label, each lowered by the share that it has in common with a surer one.
+
+    What nearly is a span already found may be the same word, or be said over it: soft non-maximum suppression
+    (arXiv 1704.04503, equation 2), by the largest intersection over union alone.
+    """
+    own: list[float] = list(scores)
+    order = np.argsort(-np.asarray(scores, float), kind="stable").tolist()
+    for rank, index in enumerate(order):
+        own[index] *= 1 - max((iou(spans[index], spans[surer]) for surer in order[:rank]), default=0.0)
+    return own
 
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:

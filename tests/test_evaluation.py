@@ -230,13 +230,13 @@ def test_labels_are_renumbered_by_name_and_unknown_ones_are_never_right():
     assert recognition.renumbered(np.array([0, 1, 2]), ("a", "b", "c"), ("c", "a")).tolist() == [1, -1, 0]
 
 
-def found(shift_s: float, extra: bool = False, presence: tuple[float, ...] = (0.9, 0.8, 0.1)) -> Found:
-    """Three scenes about words 0, 1, 0, the last without its word; found `shift_s` late."""
+def found(shift_s: float, wrong_score: float | None = None) -> Found:
+    """Three scenes about words 0, 1, 0, the last without its word; found `shift_s` late, or where nothing is."""
     true = [[(0.2, 0.6)], [(0.5, 0.9), (1.2, 1.6)], []]
     spans = [[Interval(a + shift_s, b + shift_s, 0.9) for a, b in scene] for scene in true]
-    if extra:
-        spans[2].append(Interval(0.0, 0.4, 0.9))
-    return Found(np.array([0, 1, 0]), np.array(presence), np.array([True, True, False]), spans, true)
+    if wrong_score is not None:
+        spans[2].append(Interval(0.0, 0.4, wrong_score))
+    return Found(np.array([0, 1, 0]), np.array([0.9, 0.8, 0.1]), np.array([True, True, False]), spans, true)
 
 
 def test_perfect_places_score_one_and_late_ones_show_in_the_boundaries():
@@ -248,9 +248,8 @@ def test_perfect_places_score_one_and_late_ones_show_in_the_boundaries():
 
 
 def test_a_find_where_nothing_is_costs_precision_by_how_sure_it_was():
-    assert place_figures(found(0.0, extra=True))["localisation_map"] == 1.0
-    boastful = found(0.0, extra=True, presence=(0.9, 0.8, 0.95))
-    assert place_figures(boastful)["localisation_map"] == pytest.approx((0.5 + 1.0) / 2)
+    assert place_figures(found(0.0, wrong_score=0.3))["localisation_map"] == 1.0
+    assert place_figures(found(0.0, wrong_score=0.95))["localisation_map"] == pytest.approx((0.5 + 1.0) / 2)
 
 
 def test_words_count_where_label_and_place_are_right():

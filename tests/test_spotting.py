@@ -26,7 +26,8 @@ def perfect(frames: int = 50) -> torch.Tensor:
 def read(places: np.ndarray) -> list[list[float]]:
     centres = spotting.peaks(places)
     spans = spotting.spans_at(places, centres)
-    return spans[spotting.distinct(spans.tolist(), places[0, centres].tolist())].tolist()
+    scores = spotting.own_scores(spans.tolist(), places[0, centres].tolist())
+    return spans[np.array(scores) > 0.5].tolist()
 
 
 def test_a_word_said_twice_over_itself_is_read_as_two():
@@ -74,10 +75,12 @@ def test_distances_are_positive_and_bounded():
     assert found[1:].tolist() == pytest.approx([spotting.TYPICAL_FRAMES, spotting.LONGEST_FRAMES], rel=1e-5)
 
 
-def test_of_spans_that_are_nearly_one_the_surest_stays():
+def test_a_span_counts_the_less_the_more_it_shares_with_a_surer_one():
     spans = [(0.0, 1.0), (0.05, 1.0), (0.5, 1.5), (3.0, 4.0)]
-    assert spotting.distinct(spans, [0.6, 0.9, 0.7, 0.1]) == [1, 2, 3]
-    assert spotting.distinct([], []) == []
+    scores = spotting.own_scores(spans, [0.6, 0.9, 0.7, 0.1])
+    assert scores == pytest.approx([0.6 * 0.05, 0.9, 0.7 * (1 - 0.5 / 1.45), 0.1])
+    assert spotting.own_scores([(0.0, 1.0), (0.0, 1.0)], [0.5, 0.5]) == [0.5, 0]
+    assert spotting.own_scores([], []) == []
 
 
 def test_spans_are_matched_one_to_one_and_the_surest_first():

@@ -16,7 +16,6 @@ RATES = {  # three each, and half a decade apart
 }
 EXTRA_SHARE = 0.33
 LEFT_OUT = ("nicolas", "theo", "george", "jackson", "lucas", "yweweler")
-TRIAL = ("adamw", 0.005)  # what augmentation is tried with
 CHOOSING_SPEAKERS = ("jackson", "yweweler")  # augmentation is chosen on these; the others are only reported
 LAYERS = ("cnn", "cnn_shallow", "cnn_strided", "cnn_mean", "cnn_max", "cnn_dense")
 PARTS = ("grid", "final", "unseen", "augmentation", "data", "layers")
@@ -145,8 +144,8 @@ def pieces(settings: Settings, results: Mapping[str, dict]) -> Iterator[Piece]:
     short = effort.short_steps
     for speaker in CHOOSING_SPEAKERS[: effort.choosing]:
         for name in AUGMENTATIONS:
-            yield Piece("augmentation", "cnn", *TRIAL, short, 0, speaker, changed=name)
-        yield Piece("augmentation", "cnn", *TRIAL, short, 0, speaker, EXTRA_SHARE)
+            yield Piece("augmentation", "cnn", *how["cnn"], short, 0, speaker, changed=name)
+        yield Piece("augmentation", "cnn", *how["cnn"], short, 0, speaker, EXTRA_SHARE)
     for share in (0.05, 0.1, 0.25, 0.5):
         for kind in SPEECH_KINDS:
             yield Piece("data", kind, *how[kind], short, share=share)

@@ -281,8 +281,8 @@ def presence_figures(found: Found) -> dict[str, float | None]:
 def place_figures(found: Found) -> dict[str, float | None]:
     """localisation_map, the mean over words of average precision at IoU 0.5, and boundary_error_ms_median."""
     scores, hits, words, errors_ms = [], [], [], []
-    for word, presence, spans, true in zip(found.words, found.presence, found.found, found.true_s, strict=True):
-        edges, sure = [(span.start_s, span.end_s) for span in spans], [span.score * presence for span in spans]
+    for word, spans, true in zip(found.words, found.found, found.true_s, strict=True):
+        edges, sure = [(span.start_s, span.end_s) for span in spans], [span.score for span in spans]
         matched = spotting.matched(edges, sure, true)
         scores += sure
         hits += [index in matched for index in range(len(spans))]

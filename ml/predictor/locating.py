@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -23,7 +24,10 @@ LEAST_PART = 0.05  # of the largest part's area; smaller ones are specks
 
 
 def located(places: np.ndarray, hop_s: float, duration_s: float, least: float) -> list[Interval]:
-    """Intervals of one label in a recording's places (4, frames); the score of each is its centre's probability."""
+    """Intervals of one label in a recording's places (4, frames).
+
+    The score of each is its centre's probability, lowered by what it shares with a surer one.
+    """
     tracker = SpanTracker(hop_s, duration_s, least)
     return tracker.feed(places) + tracker.finish()
 
@@ -39,7 +43,7 @@ def told(spans: list[Interval], threshold: float) -> list[Interval]:
 class SpanTracker:
     """Finds the words of one label in a recording's places as they go by, the same however these are cut into parts.
 
-    Frame i is centred at i * hop_s. least: probability that a centre is to pass. Holds the frames that a span
+    Frame i is centred at i * hop_s. least: what a score is to pass. Holds the frames that a span
     may depend on, and the spans that one yet to come may overlap.
     """
 
@@ -92,7 +96,8 @@ class SpanTracker:
                 self._open += group
                 continue
             edges = [(span.start_s, span.end_s) for span in group]
-            closed += [group[index] for index in spotting.distinct(edges, [span.score for span in group])]
+            scores = spotting.own_scores(edges, [span.score for span in group])
+            closed += [replace(span, score=own) for span, own in zip(group, scores, strict=True) if own > self._least]
         return closed
 
 

@@ -245,11 +245,11 @@ def spotted(places: np.ndarray, rendered: scenes.Scenes, hop_samples: int) -> tu
         wanted = rendered.word_labels[row] == rendered.queries[row]
         true = (rendered.intervals[row][wanted] / hop_samples).tolist()
         centres = spotting.peaks(places[row])
-        spans, scores = spotting.spans_at(places[row], centres), places[row, 0, centres]
-        kept = spotting.distinct(spans.tolist(), scores.tolist())
-        hits = spotting.matched(spans[kept].tolist(), scores[kept].tolist(), true)
-        sure += [float(score) for score in scores[kept]]
-        right += [index in hits for index in range(len(kept))]
+        spans = spotting.spans_at(places[row], centres).tolist()
+        scores = spotting.own_scores(spans, places[row, 0, centres].tolist())
+        hits = spotting.matched(spans, scores, true)
+        sure += scores
+        right += [index in hits for index in range(len(spans))]
         said += len(true)
     return torch.tensor(sure), torch.tensor(right, dtype=torch.bool), said
 
