@@ -25,7 +25,7 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     images = datasets.load_images(paths)
     train, settings = images.where("train"), load_settings(paths.root)
     run, recipe = _run(settings.image_classifier, settings.training, STEPS), settings.image_classifier
-    loss_of = _loss_of(train, recipe.batch_size, run)
+    loss_of = _loss_of(train, run)
     runners = {
         "training, the whole loop, data resident (ours)": lambda: _loop_rate(run, train, recipe.batch_size, loss_of),
         "training, forward and backward on one fixed batch": _bare(train, recipe, run),
@@ -57,17 +57,10 @@ def _model(images: datasets.ImageSet, channels: int, run: loop.Run) -> nn.Module
     return model.to(run.device).train()
 
 
-def _loss_of(images: datasets.ImageSet, size: int, run: loop.Run):
+def _loss_of(images: datasets.ImageSet, run: loop.Run):
     """What train_image_classifier gives to the loop."""
     pixels, labels = pictures.resident_pixels(images, run.device), torch.from_numpy(np.array(images.labels))
-    shuffle, classes, labels = loop.Shuffle(len(images), size, run.seed), len(images.classes), labels.to(run.device)
-
-    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> torch.Tensor:
-        rows = shuffle.batch(step).to(run.device)
-        shown, wanted = pictures.picture_batch(pixels, labels, rows, classes, generator)
-        return objectives.cross_entropy(model(shown), wanted, pictures.SMOOTHING)
-
-    return loss_of
+    return pictures.picture_loss(run, pixels, labels.to(run.device), len(images.classes))
 
 
 def _loop_rate(run: loop.Run, images: datasets.ImageSet, size: int, loss_of) -> float:
@@ -89,7 +82,7 @@ def _to_99(images: datasets.ImageSet, recipe: Recipe, training: Training) -> tup
         run = _run(recipe, training, FAST_STEPS, seed)
         train = images.where("train")
         begun = time.perf_counter()
-        loss_of, model = _loss_of(train, recipe.batch_size, run), _model(train, recipe.channels, run)
+        loss_of, model = _loss_of(train, run), _model(train, recipe.channels, run)
         trained = loop.fit(run, model, loss_of, lambda model: {})
         seconds.append(time.perf_counter() - begun)
         logits = pictures.classify_pixels(trained.model, pictures.resident_pixels(test, run.device))
@@ -116,9 +109,8 @@ def _rate(run: loop.Run, model: nn.Module, batches: Callable[[], tuple[torch.Ten
 
 def _bare(images: datasets.ImageSet, recipe: Recipe, run: loop.Run):
     pixels, labels = pictures.resident_pixels(images, run.device), torch.from_numpy(np.array(images.labels))
-    rows = torch.arange(recipe.batch_size, device=run.device) % len(images)
-    generator = torch.Generator().manual_seed(0)
-    batch = pictures.picture_batch(pixels, labels.to(run.device), rows, len(images.classes), generator)
+    classes = len(images.classes)
+    batch = pictures.PictureBatches(pixels, labels.to(run.device), classes, recipe.batch_size, run.seed).batch(0)
     model = _model(images, recipe.channels, run)
     return lambda: _rate(run, model, lambda: batch)
 

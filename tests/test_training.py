@@ -128,13 +128,28 @@ def test_known_and_unknown_pictures_are_moved_alike():
     shown = toy_images()
     pixels, labels = pictures.resident_pixels(shown, torch.device("cpu")), torch.from_numpy(shown.labels)
     seed = torch.Generator().manual_seed
-    batch, wanted = pictures.picture_batch(pixels, labels, torch.arange(len(pixels)), len(CLASSES), seed(0))
+    drawn, labelled = pictures.draw_pictures(pixels, labels, torch.arange(len(pixels))[None], len(CLASSES), seed(0))
+    (batch,), (wanted,) = drawn, labelled
     known = pixels.permute(0, 3, 1, 2).float() / 255
     unknown = unknowns.draw_unknowns(known[: len(known) // pictures.UNKNOWN_SHARE], seed(0))
     assert wanted.tolist() == [*shown.labels.tolist(), *[len(CLASSES)] * len(unknown)]
     still = (batch == torch.cat((known, unknown))).flatten(1).all(1)
     for part in still.split([len(known), len(unknown)]):
         assert 0 < part.float().mean() < 0.6
+
+
+def test_every_step_has_its_own_pictures_whichever_step_was_drawn_before():
+    shown, size = toy_images(), 20
+    pixels, labels = pictures.resident_pixels(shown, torch.device("cpu")), torch.from_numpy(shown.labels)
+    batches = pictures.PictureBatches(pixels, labels, len(CLASSES), size, seed=3)
+    told = [batches.batch(step) for step in range(2 * pictures.AHEAD)]
+    again = pictures.PictureBatches(pixels, labels, len(CLASSES), size, seed=3).batch(pictures.AHEAD + 3)
+    assert torch.equal(again[0], told[pictures.AHEAD + 3][0])
+    rows = loop.Shuffle(len(pixels), size, seed=3)
+    for step, (seen, wanted) in enumerate(told):
+        assert len(seen) == len(wanted) == size + size // pictures.UNKNOWN_SHARE
+        assert wanted.tolist() == [*labels[rows.batch(step)].tolist(), len(CLASSES), len(CLASSES)]
+    assert len({float(seen.sum()) for seen, _ in told}) == len(told)
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):
@@ -180,7 +195,7 @@ def test_the_average_follows_the_model_and_lags_behind():
     average = loop.copy_of(model)
     torch.nn.init.constant_(model.weight, 3.0)
     model.running_mean += 3
-    loop.update_average(average, model, step=90)
+    loop.update_average(loop.averages(average, model), step=90)
     assert 1 < float(average.weight[0]) < 3
     assert 0 < float(average.running_mean[0]) < 3
     assert torch.equal(model.weight, torch.full((2,), 3.0))

@@ -146,7 +146,7 @@ def fit(
     generator = torch.Generator().manual_seed(run.seed)
     parts = Parts(model, average, optimizers, generator)
     first, history, spent = resume(run, parts)
-    begun, losses = time.perf_counter(), Mean(run.device)
+    begun, losses, averaged = time.perf_counter(), Mean(run.device), averages(average, model)
     bar = progress_bar(run, first)
     for step in bar:
         set_learning_rate(optimizers, run.recipe.learning_rate * one_cycle(step, run.steps))
@@ -157,7 +157,7 @@ def fit(
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)
-        update_average(average, model, step)
+        update_average(averaged, step)
         losses.add(loss)
         done = step + 1
         if run.reports_at(done):
@@ -227,13 +227,17 @@ def copy_of(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
+def averages(average: nn.Module, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """All floating weights and running statistics, as they are kept and as they are trained."""
+    kept, new = ([t for t in part.state_dict().values() if t.is_floating_point()] for part in (average, model))
+    return kept, new
+
+
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
-    """Exponential moving average of all weights and running statistics, over a tenth of the run so far at first."""
+def update_average(averaged: tuple[list[Tensor], list[Tensor]], step: int) -> None:
+    """Exponential moving average of what `averages` gives, over a tenth of the run so far at first."""
     weight = 1 - min(AVERAGE_DECAY, (1 + step) / (10 + step))
-    kept, new = list(average.state_dict().values()), list(model.state_dict().values())
-    floating = [i for i, tensor in enumerate(kept) if tensor.is_floating_point()]
-    torch._foreach_lerp_([kept[i] for i in floating], [new[i] for i in floating], weight)  # pyright: ignore
+    torch._foreach_lerp_(*averaged, weight)  # pyright: ignore
 
 
 def finite(loss: float, run: Run, done: int) -> float:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FEW_PICTURES = 1000  # for the curve; the figure of the card is from all of them
 UNKNOWN_SHARE = 8  # one picture of nothing known for every so many real ones
 STILL_SHARE = 0.2  # of all pictures, which are shown as they are
+AHEAD = 8  # batches drawn at once: many small operations for one would take a tenth of a step
 SMOOTHING = 0.02
 
 
@@ -87,14 +88,32 @@ def picture_loss(
     run: Run, pixels: Tensor, labels: Tensor, classes: int
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
     """The loss of a step on the training pictures uint8 (n, h, w, c) and their labels (n,), both on the device."""
-    shuffle = Shuffle(len(pixels), run.recipe.batch_size, run.seed)
+    batches = PictureBatches(pixels, labels, classes, run.recipe.batch_size, run.seed)
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        rows = shuffle.batch(step)
-        pictures, wanted = picture_batch(pixels, labels, rows.to(run.device), classes, generator)
+        pictures, wanted = batches.batch(step)
         return objectives.cross_entropy(model(pictures), wanted, SMOOTHING)
 
     return loss_of
+
+
+class PictureBatches:
+    """Batches of augmented pictures and their labels, AHEAD drawn at once; seed and step decide what they hold."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, classes: int, size: int, seed: int):
+        self._pixels, self._labels, self._classes = pixels, labels, classes
+        self._shuffle, self._size, self._seed = Shuffle(len(pixels), size, seed), size, seed
+        self._number, self._drawn = -1, (pixels, labels)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Pictures (b', c, h, w) and labels (b',) of one step, as `draw_pictures` gives them."""
+        if (number := step // AHEAD) != self._number:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + 500_000 + number)
+            rows = torch.stack([self._shuffle.batch(number * AHEAD + k) for k in range(AHEAD)]).to(self._pixels.device)
+            self._number = number
+            self._drawn = draw_pictures(self._pixels, self._labels, rows, self._classes, generator)
+        pictures, wanted = self._drawn
+        return pictures[step % AHEAD], wanted[step % AHEAD]
 
 
 def card_of(images: ImageSet, arguments: dict, logits: Tensor, labels: Tensor, nothing: Tensor) -> dict:
@@ -135,22 +154,29 @@ def dark_edged(pixels: Tensor) -> Tensor:
     return (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
-def picture_batch(
+def draw_pictures(
     pixels: Tensor, labels: Tensor, rows: Tensor, classes: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Pictures of `rows` and some of nothing known, whose label is `classes`: (b', c, h, w), (b',).
+    """Pictures of `rows` (batches, b) and some of nothing known, whose label is `classes`: (batches, b', c, h, w),
+    (batches, b').
 
     pixels: as `resident_pixels` gives them. All are moved alike, or not, for what moving does to edges and grain must
     not tell the known from the unknown.
     """
-    known = pixels[rows].permute(0, 3, 1, 2).float() / 255
-    unknown = unknowns.draw_unknowns(known[: max(1, len(rows) // UNKNOWN_SHARE)], generator)
+    batches, size = rows.shape
+    known = pixels[rows.flatten()].permute(0, 3, 1, 2).float() / 255
+    unknown = unknowns.draw_unknowns(known[: batches * max(1, size // UNKNOWN_SHARE)], generator)
     pictures, wanted = torch.cat((known, unknown)), labels.new_full((len(known) + len(unknown),), classes)
-    wanted[: len(rows)] = labels[rows]
-    maps = features.draw_affine(len(pictures), features.AffineRange(), generator)
-    moved = features.apply_affine(pictures, maps)
-    still = torch.rand(len(pictures), 1, 1, 1, generator=generator) < STILL_SHARE
-    return torch.where(still.to(pictures.device), pictures, moved), wanted
+    wanted[: len(known)] = labels[rows.flatten()]
+    moving = (torch.rand(len(pictures), generator=generator) >= STILL_SHARE).nonzero()[:, 0]
+    maps, moving = features.draw_affine(len(moving), features.AffineRange(), generator), moving.to(pictures.device)
+    pictures[moving] = features.apply_affine(pictures[moving], maps)
+    return _by_batch(pictures, len(known), batches), _by_batch(wanted, len(known), batches)
+
+
+def _by_batch(rows: Tensor, known: int, batches: int) -> Tensor:
+    """Rows, `known` ones and then unknown ones, as (batches, rows of each, …) with the same share of both in each."""
+    return torch.cat([part.unflatten(0, (batches, -1)) for part in (rows[:known], rows[known:])], dim=1)
 
 
 @torch.no_grad()
