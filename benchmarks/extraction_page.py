@@ -42,7 +42,8 @@ def write(folder: Path) -> None:
     parts += [_goals(records), _bodies(folder / "extraction_bodies.json"), _tries(folder / "extraction_tries.csv")]
     (folder / "extraction.md").write_text("\n".join(part.strip() + "\n" for part in parts), encoding="utf-8")
     if records:
-        _plot(next(iter(records.values()))["extraction"], folder / "extraction-systems.png")
+        most = max((record["extraction"] for record in records.values()), key=lambda found: len(found["baselines"]))
+        _plot(most, folder / "extraction-systems.png")
 
 
 def _measured(name: str, record: dict) -> str:
@@ -52,6 +53,7 @@ def _measured(name: str, record: dict) -> str:
     share = record.get("extra_voices")
     command += f" --extra-voices {share:g}" if share else ""
     command += " --blind" if record.get("blind") else ""
+    command += f" --scenes {record['scenes']}"
     ours = found["si_sdr_improvement_db"]["full_overlap"]
     rows = [("**SeeHear**", ours, "")]
     rows += [(ORACLE_NAMES[key], value, "oracle") for key, value in found["oracle_db"].items()]
@@ -196,7 +198,7 @@ plan.
 }.
 - Queries are the calibrated posteriors of test pictures of the word. Levels are root mean squares over active samples,
   which run from the first to the last sample above -40 dB of a clip's peak. A place counts at IoU 0.5;
-  average precision weighs also those that are too unsure to be told.
+  average precision weighs each by its own score, also those that are too unsure to be told.
 - `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard.
 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
