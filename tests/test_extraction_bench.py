@@ -43,7 +43,7 @@ def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
     (tmp_path / "extraction_tries.csv").write_text("try,dB\nmore steps,4.5\n")
     extraction_page.write(tmp_path)
     page = (tmp_path / "extraction.md").read_text()
-    assert "`SEEHEAR_SOURCE=toy SEEHEAR_BUDGET=quick python -m benchmarks extraction --leave-out theo --scenes 20`" in page
+    assert "SEEHEAR_BUDGET=quick python -m benchmarks extraction --leave-out theo --scenes 20`, seed 0" in page
     assert "| **SeeHear** | 4.00 | 3.50 to 4.50 |  |" in page
     assert "| audio only (a picture that says nothing) | 1.00 | 0.50 to 1.50 | beaten |" in page
     assert "| presence AUC | ≥ 0.99 | 0.97 (not reached) |" in page
