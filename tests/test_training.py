@@ -150,6 +150,7 @@ def test_every_step_has_its_own_pictures_whichever_step_was_drawn_before():
         assert len(seen) == len(wanted) == size + size // pictures.UNKNOWN_SHARE
         assert wanted.tolist() == [*labels[rows.batch(step)].tolist(), len(CLASSES), len(CLASSES)]
     assert len({float(seen.sum()) for seen, _ in told}) == len(told)
+    assert pictures.by_batch(torch.arange(12), 8, 2).tolist() == [[0, 1, 2, 3, 8, 10], [4, 5, 6, 7, 9, 11]]
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):

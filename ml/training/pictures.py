@@ -171,12 +171,14 @@ def draw_pictures(
     moving = (torch.rand(len(pictures), generator=generator) >= STILL_SHARE).nonzero()[:, 0]
     maps, moving = features.draw_affine(len(moving), features.AffineRange(), generator), moving.to(pictures.device)
     pictures[moving] = features.apply_affine(pictures[moving], maps)
-    return _by_batch(pictures, len(known), batches), _by_batch(wanted, len(known), batches)
+    return by_batch(pictures, len(known), batches), by_batch(wanted, len(known), batches)
 
 
-def _by_batch(rows: Tensor, known: int, batches: int) -> Tensor:
-    """Rows, `known` ones and then unknown ones, as (batches, rows of each, …) with the same share of both in each."""
-    return torch.cat([part.unflatten(0, (batches, -1)) for part in (rows[:known], rows[known:])], dim=1)
+def by_batch(rows: Tensor, known: int, batches: int) -> Tensor:
+    """Rows as (batches, rows of each, …): `known` ones in their order, then unknown ones, which are dealt out, for one
+    kind of them stands beside the other."""
+    dealt = rows[known:].unflatten(0, (-1, batches)).transpose(0, 1)
+    return torch.cat((rows[:known].unflatten(0, (batches, -1)), dealt), dim=1)
 
 
 @torch.no_grad()
