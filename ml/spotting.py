@@ -101,11 +101,13 @@ def own_scores(spans: Sequence[Sequence[float]], scores: Sequence[float]) -> lis
     What nearly is a span already found may be the same word, or be said over it: soft non-maximum suppression
     (arXiv 1704.04503, equation 2), by the largest intersection over union alone.
     """
-    own: list[float] = list(scores)
-    order = np.argsort(-np.asarray(scores, float), kind="stable").tolist()
-    for rank, index in enumerate(order):
-        own[index] *= 1 - max((iou(spans[index], spans[surer]) for surer in order[:rank]), default=0.0)
-    return own
+    edges, sure = np.asarray(spans, float).reshape(-1, 2), np.asarray(scores, float)
+    (starts, ends), lengths = edges.T, edges[:, 1] - edges[:, 0]
+    shared = (np.minimum(ends[:, None], ends) - np.maximum(starts[:, None], starts)).clip(min=0)
+    overlap = shared / (lengths[:, None] + lengths - shared).clip(min=1e-9)  # (n, n)
+    rank = np.argsort(np.argsort(-sure, kind="stable"))
+    is_surer = rank < rank[:, None]
+    return (sure * (1 - (overlap * is_surer).max(axis=1, initial=0))).tolist()
 
 
 def iou(first: Sequence[float], second: Sequence[float]) -> float:

@@ -15,9 +15,9 @@ from ml.config import UserError
 from ml.extraction import Extractor
 from ml.models import save_model
 from ml.predictor import Interval, Predictor, Word, separating, streaming
-from ml.predictor.locating import SpanTracker, _likeliest, located, without_conflicts
+from ml.predictor.locating import SpanTracker, _likeliest, located, told, without_conflicts
 from ml.predictor.separating import Separator
-from ml.predictor.streaming import Sound, SurestStretch, of_length, pieces, resampled
+from ml.predictor.streaming import TOLD_WITHIN_S, Sound, SurestStretch, of_length, pieces, resampled
 
 RATE_HZ = tones.RATE_HZ
 LABELS = ("a", "b", "c")
@@ -339,3 +339,20 @@ def test_a_recording_that_grows_while_it_is_read_is_refused(predictor, small_pie
 
     with pytest.raises(UserError, match="changed meanwhile"):
         predictor.recognize_stream(Growing([noise(9000)]), RATE_HZ)
+
+
+def test_a_word_among_faint_ones_that_overlap_without_end_is_told_soon_after_it():
+    places = np.zeros((4, 3000), np.float32)
+    places[:, 5::6] = np.array([[0.03], [10], [10], [0]])
+    places[0, 605] = 0.9
+    tracker, told_at, held = SpanTracker(0.016, 48.0, 0.02), None, 0
+    for frame in range(0, 3000, 20):
+        closed = tracker.feed(places[:, frame : frame + 20])
+        held = max(held, len(tracker._near))
+        if any(span.score > 0.5 for span in closed):
+            told_at = frame
+    assert told_at is not None
+    assert (told_at - 605) * 0.016 < TOLD_WITHIN_S
+    assert held < 60
+    (whole,) = told(located(places, 0.016, 48.0, 0.02), 0.5)
+    assert (whole.start_s, whole.end_s, whole.score) == pytest.approx((9.52, 9.84, 0.9))

@@ -128,19 +128,21 @@ class Predictor:
             return Finding(pictured, False, 0.0, [], None, sound.duration_s)
         query = np.array([pictured.probabilities[label] for label in self.labels], np.float32)
         tracker = SpanTracker(self.hop_s, sound.duration_s, FIRST_SCORE)
-        surest, intervals, presence = SurestStretch(self.sample_rate_hz), [], 0.0
+        surest, presence = SurestStretch(self.sample_rate_hz), 0.0
+        intervals: list[Interval] = []
         for part in self._separator.stream(sound, query):
             closed = tracker.feed(part.places)
             if part.last:
                 closed += tracker.finish()
             surest.feed(part.estimate, closed, tracker.settled_s)
-            intervals, presence = intervals + closed, part.presence
+            intervals += [span for span in closed if span.score > self._word_threshold]
+            presence = part.presence
             if write:
                 write(part.estimate)
-        if presence <= self.presence_threshold or not intervals:
+        if presence <= self.presence_threshold or surest.span is None:
             return Finding(pictured, False, presence, [], None, sound.duration_s)
         heard = self._heard_of(self.recognize_batch([surest.samples])[0])
-        spans = told(intervals, self._word_threshold)
+        spans = told(intervals or [surest.span], self._word_threshold)
         return Finding(pictured, True, presence, spans, heard, sound.duration_s)
 
     def restored(self, blocks: Iterable[np.ndarray], rate_hz: int, samples: int) -> Iterator[np.ndarray]:

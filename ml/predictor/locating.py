@@ -37,6 +37,7 @@ def told(spans: list[Interval], threshold: float) -> list[Interval]:
 
     So words of two speakers left out of training were recognised in 82 and 83 % of 300 scenes, not in 75 and 76 %.
     """
+    spans = sorted(spans, key=lambda span: (span.start_s, span.end_s))
     return [span for span in spans if span.score > threshold] or sorted(spans, key=lambda span: -span.score)[:1]
 
 
@@ -51,7 +52,8 @@ class SpanTracker:
         self._hop_s, self._duration_s, self._least = hop_s, duration_s, least
         self._held, self._from = np.zeros((4, 0), np.float32), 0  # the last frames, and which is the first of them
         self._next = 0  # the first frame that was not judged yet
-        self._open: list[Interval] = []
+        self._open: list[Interval] = []  # spans whose score is not settled
+        self._near: list[Interval] = []  # these, and all that overlap them or may overlap a later one
 
     def feed(self, places: np.ndarray) -> list[Interval]:
         """The intervals that are settled, given the next frames (4, frames) of places."""
@@ -86,18 +88,19 @@ class SpanTracker:
             start_s, end_s = max(0.0, start_s), min(self._duration_s, end_s)
             if end_s - start_s >= LEAST_S:
                 self._open.append(Interval(start_s, end_s, score))
+                self._near.append(self._open[-1])
         self._next = max(self._next, end)
 
     def _close(self, before_s: float) -> list[Interval]:
-        """The words among the open spans that nothing from this time on overlaps."""
-        closed, self._open, groups = [], [], _overlapping(self._open)
-        for group in groups:
-            if max(span.end_s for span in group) > before_s:
-                self._open += group
-                continue
-            edges = [(span.start_s, span.end_s) for span in group]
-            scores = spotting.own_scores(edges, [span.score for span in group])
-            closed += [replace(span, score=own) for span, own in zip(group, scores, strict=True) if own > self._least]
+        """The words among the open spans that end before this time, from which on nothing overlaps them."""
+        edges, scores = [(span.start_s, span.end_s) for span in self._near], [span.score for span in self._near]
+        closed = [
+            replace(span, score=own)
+            for span, own in zip(self._near, spotting.own_scores(edges, scores), strict=True)
+            if span in self._open and span.end_s <= before_s and own > self._least
+        ]
+        self._open = [span for span in self._open if span.end_s > before_s]
+        self._near = [span for span in self._near if span.end_s > self.settled_s]
         return closed
 
 

@@ -102,7 +102,7 @@ class PictureBatches:
 
     def __init__(self, pixels: Tensor, labels: Tensor, classes: int, size: int, seed: int):
         self._pixels, self._labels, self._classes = pixels, labels, classes
-        self._shuffle, self._size, self._seed = Shuffle(len(pixels), size, seed), size, seed
+        self._shuffle, self._seed = Shuffle(len(pixels), size, seed), seed
         self._number, self._drawn = -1, (pixels, labels)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
