@@ -110,7 +110,7 @@ def _rate(run: loop.Run, model: nn.Module, batches: Callable[[], tuple[torch.Ten
 def _bare(images: datasets.ImageSet, recipe: Recipe, run: loop.Run):
     pixels, labels = pictures.resident_pixels(images, run.device), torch.from_numpy(np.array(images.labels))
     classes = len(images.classes)
-    batch = pictures.PictureBatches(pixels, labels.to(run.device), classes, recipe.batch_size, run.seed).batch(0)
+    batch = pictures.picture_batches(pixels, labels.to(run.device), classes, recipe.batch_size, run.seed).of(0)
     model = _model(images, recipe.channels, run)
     return lambda: _rate(run, model, lambda: batch)
 

@@ -6,7 +6,7 @@ a seed means the same on every device), one applies them on whatever device the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -187,6 +187,10 @@ class SpecMasks:
     time_start: Tensor
     time_width: Tensor
     tilt: Tensor
+
+    def of(self, clips: Tensor) -> SpecMasks:
+        """Those of some of the clips (n,)."""
+        return SpecMasks(*(getattr(self, field.name)[clips] for field in fields(self)))
 
 
 def draw_spec_masks(n: int, generator: torch.Generator, masks: int = 2, tilt: float = 0.2) -> SpecMasks:

@@ -17,6 +17,7 @@ from ml import extraction, models, training, unknowns
 from ml.config import OPTIMIZERS, ExtractorRecipe, PerBudget, Training, UserError
 from ml.datasets import ImageSet, SpeechSet
 from ml.training import loop, optimizers, pictures
+from ml.training.batches import AHEAD, Shuffle
 
 CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(
@@ -141,11 +142,11 @@ def test_known_and_unknown_pictures_are_moved_alike():
 def test_every_step_has_its_own_pictures_whichever_step_was_drawn_before():
     shown, size = toy_images(), 20
     pixels, labels = pictures.resident_pixels(shown, torch.device("cpu")), torch.from_numpy(shown.labels)
-    batches = pictures.PictureBatches(pixels, labels, len(CLASSES), size, seed=3)
-    told = [batches.batch(step) for step in range(2 * pictures.AHEAD)]
-    again = pictures.PictureBatches(pixels, labels, len(CLASSES), size, seed=3).batch(pictures.AHEAD + 3)
-    assert torch.equal(again[0], told[pictures.AHEAD + 3][0])
-    rows = loop.Shuffle(len(pixels), size, seed=3)
+    batches = pictures.picture_batches(pixels, labels, len(CLASSES), size, seed=3)
+    told = [batches.of(step) for step in range(2 * AHEAD)]
+    again = pictures.picture_batches(pixels, labels, len(CLASSES), size, seed=3).of(AHEAD + 3)
+    assert torch.equal(again[0], told[AHEAD + 3][0])
+    rows = Shuffle(len(pixels), size, seed=3)
     for step, (seen, wanted) in enumerate(told):
         assert len(seen) == len(wanted) == size + size // pictures.UNKNOWN_SHARE
         assert wanted.tolist() == [*labels[rows.batch(step)].tolist(), len(CLASSES), len(CLASSES)]
@@ -183,12 +184,12 @@ def test_the_learning_rate_goes_up_once_and_down_to_nothing():
 
 
 def test_every_row_comes_once_an_epoch():
-    shuffle = loop.Shuffle(10, 4, seed=0)
+    shuffle = Shuffle(10, 4, seed=0)
     rows = torch.cat([shuffle.batch(step) for step in range(5)])
     assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
     assert rows[:10].tolist() != rows[10:].tolist()
-    assert torch.equal(loop.Shuffle(10, 4, seed=0).batch(3), rows[12:16])
-    assert len(loop.Shuffle(3, 8, seed=0).batch(1)) == 8
+    assert torch.equal(Shuffle(10, 4, seed=0).batch(3), rows[12:16])
+    assert len(Shuffle(3, 8, seed=0).batch(1)) == 8
 
 
 def test_the_average_follows_the_model_and_lags_behind():

@@ -322,29 +322,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class Shuffle:
-    """Rows of batch number `step`, every row once an epoch, in an order that only seed and epoch decide."""
-
-    def __init__(self, rows: int, batch_size: int, seed: int):
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
-
-    def batch(self, step: int) -> Tensor:
-        places = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        return torch.cat(
-            [
-                self._permutation(int(e))[places[places // self.rows == e] % self.rows]
-                for e in (places // self.rows).unique()
-            ]
-        )
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(self.rows, generator=generator)
-        return self._order
-
-
 def calibrate(logits: Tensor, labels: Tensor) -> float:
     """Temperature that gives logits (n, classes) the least cross entropy against labels (n,) (arXiv 1706.04599).
 

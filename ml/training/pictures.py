@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ml import collage, features, models, objectives, unknowns
+from ml.training.batches import AHEAD, Ahead, Shuffle
 from ml.training.loop import (
     CHECKPOINT_STEPS,
     Run,
-    Shuffle,
     Trained,
     accuracy,
     calibrate,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 FEW_PICTURES = 1000  # for the curve; the figure of the card is from all of them
 UNKNOWN_SHARE = 8  # one picture of nothing known for every so many real ones
 STILL_SHARE = 0.2  # of all pictures, which are shown as they are
-AHEAD = 8  # batches drawn at once: many small operations for one would take a tenth of a step
 SMOOTHING = 0.02
 
 
@@ -88,32 +87,24 @@ def picture_loss(
     run: Run, pixels: Tensor, labels: Tensor, classes: int
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
     """The loss of a step on the training pictures uint8 (n, h, w, c) and their labels (n,), both on the device."""
-    batches = PictureBatches(pixels, labels, classes, run.recipe.batch_size, run.seed)
+    batches = picture_batches(pixels, labels, classes, run.recipe.batch_size, run.seed)
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        pictures, wanted = batches.batch(step)
+        pictures, wanted = batches.of(step)
         return objectives.cross_entropy(model(pictures), wanted, SMOOTHING)
 
     return loss_of
 
 
-class PictureBatches:
-    """Batches of augmented pictures and their labels, AHEAD drawn at once; seed and step decide what they hold."""
+def picture_batches(pixels: Tensor, labels: Tensor, classes: int, size: int, seed: int) -> Ahead[tuple[Tensor, Tensor]]:
+    """Augmented pictures (b', c, h, w) and labels (b',) of every step, as `draw_pictures` gives them."""
+    shuffle = Shuffle(len(pixels), size, seed)
 
-    def __init__(self, pixels: Tensor, labels: Tensor, classes: int, size: int, seed: int):
-        self._pixels, self._labels, self._classes = pixels, labels, classes
-        self._shuffle, self._seed = Shuffle(len(pixels), size, seed), seed
-        self._number, self._drawn = -1, (pixels, labels)
+    def draw(first: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+        rows = torch.stack([shuffle.batch(first + k) for k in range(AHEAD)]).to(pixels.device)
+        return list(zip(*draw_pictures(pixels, labels, rows, classes, generator), strict=True))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Pictures (b', c, h, w) and labels (b',) of one step, as `draw_pictures` gives them."""
-        if (number := step // AHEAD) != self._number:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + 500_000 + number)
-            rows = torch.stack([self._shuffle.batch(number * AHEAD + k) for k in range(AHEAD)]).to(self._pixels.device)
-            self._number = number
-            self._drawn = draw_pictures(self._pixels, self._labels, rows, self._classes, generator)
-        pictures, wanted = self._drawn
-        return pictures[step % AHEAD], wanted[step % AHEAD]
+    return Ahead(draw, seed)
 
 
 def card_of(images: ImageSet, arguments: dict, logits: Tensor, labels: Tensor, nothing: Tensor) -> dict:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ml import datasets, features, models, objectives, scenes
 from ml.config import UserError
+from ml.training.batches import AHEAD, Ahead, Shuffle
 from ml.training.loop import (
     CHECKPOINT_STEPS,
     Run,
-    Shuffle,
     accuracy,
     calibrate,
     finish,
@@ -24,7 +24,7 @@ from ml.training.loop import (
     required,
     seeded,
 )
-from ml.training.voices import draw_voices, speak
+from ml.training.voices import Voices, draw_voices, speak
 
 if TYPE_CHECKING:
     from ml.config import Augmentation, SpeechRecipe, Training
@@ -48,7 +48,7 @@ def train_speech_classifier(
 ) -> dict:
     """Trains, calibrates and saves a speech classifier of a kind of `kinds`, as "lstm"; returns its card.
 
-    extra: further voices that say the same words; recipe.extra_voices is their share of every batch. Raises UserError
+    extra: further voices that say the same words; recipe.extra_voices is their share of the clips. Raises UserError
     where there is nothing to tell apart or to judge by, and where a clip is silent.
     """
     name = f"speech_classifier_{kind}"
@@ -82,14 +82,20 @@ def train_speech_classifier(
 def voice_loss(
     run: Run, batches: Batches, log_mel: features.LogMel, augmentation: Augmentation
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
-    """The loss of a step: the clips of its batch in other voices, rooms and noise."""
+    """The loss of a step: clips of like length in other voices, rooms and noise."""
     bank = scenes.clip_bank(batches.speech, run.device)
     noise = scenes.noise_bank(torch.Generator().manual_seed(run.seed), run.device, bank.sample_rate_hz)
     labels, lengths = bank.labels.to(run.device), bank.lengths.cpu()  # so that drawing never waits for the device
 
-    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        rows = batches.rows(step)
+    def draw(first: int, generator: torch.Generator) -> list[tuple[Tensor, Voices]]:
+        rows = torch.cat([batches.rows(first + k) for k in range(AHEAD)])
         drawn = draw_voices(bank, lengths[rows], len(noise), augmentation, generator)
+        return [(rows[clips], voices) for clips, voices in drawn.by_length(AHEAD, generator)]
+
+    ahead = Ahead(draw, run.seed)
+
+    def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        rows, drawn = ahead.of(step)
         mel, frames = speak(bank, noise, rows, drawn, log_mel)
         return objectives.cross_entropy(model(mel, frames), labels[rows.to(run.device)], SMOOTHING)
 
@@ -97,7 +103,7 @@ def voice_loss(
 
 
 class Batches:
-    """Rows of `speech` for every step: the training clips and, in their share of each batch, the extra voices."""
+    """Rows of `speech` for every step: the training clips and, in their share, the extra voices."""
 
     def __init__(self, train: SpeechSet, extra: SpeechSet | None, recipe: SpeechRecipe, seed: int):
         borrowed = round(recipe.extra_voices * recipe.batch_size) if extra else 0

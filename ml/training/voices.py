@@ -7,7 +7,7 @@ tempo together, `warp` the formants alone, `stretch` the tempo alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +41,22 @@ class Voices:
     stretch: Tensor
     rooms: Tensor
     masks: features.SpecMasks
+
+    def of(self, clips: Tensor, rooms: Tensor) -> Voices:
+        """What was drawn for some of the clips (n,), the first of which sound in `rooms`."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)} | {"rooms": None, "masks": None}
+        picked = {name: drawn[clips] for name, drawn in own.items() if drawn is not None}
+        return Voices(**picked, rooms=rooms, masks=self.masks.of(clips))
+
+    def by_length(self, batches: int, generator: torch.Generator) -> list[tuple[Tensor, Voices]]:
+        """The clips dealt out to batches of like length, in any order: their numbers (n,) and what was drawn for them.
+
+        What is padded costs as much as what is said, and most clips are far shorter than the longest of many.
+        """
+        ranked = (self.sizes * self.stretch).argsort().unflatten(0, (batches, -1))
+        mixed = [group[torch.randperm(len(group), generator=generator)] for group in ranked]
+        order, rooms = torch.randperm(batches, generator=generator), self.rooms.tensor_split(batches)
+        return [(mixed[k], self.of(mixed[k], rooms[k])) for k in order.tolist()]
 
 
 def draw_voices(
