@@ -113,8 +113,8 @@ def test_a_run_that_was_ended_gives_the_same_weights_and_history(tmp_path, optim
 def test_muon_steps_along_the_singular_vectors_alike_far_in_all_of_them(shape):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     made, of = (torch.linalg.svd(m, full_matrices=False) for m in (optimizers.orthogonal(matrix), matrix))
-    assert made.S.min() > 0.6
-    assert made.S.max() < 1.3
+    assert 0.15 < made.S.min() < made.S.max() < 1.9
+    assert 0.8 < made.S.median() < 1.5
     assert torch.allclose(made.U @ made.Vh, of.U @ of.Vh, atol=1e-3)
 
 

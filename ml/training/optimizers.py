@@ -17,8 +17,12 @@ BETAS = (0.9, 0.98)
 MOMENTUM = 0.9
 LEAST_SIDE = 16  # rows and columns of a weight that Muon takes; narrower ones have no directions worth levelling
 MUON_MOMENTUM = 0.95
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of an odd polynomial that is steep at zero (Keller Jordan, 2024, "Muon")
-ITERATIONS = 5
+POLAR = (  # odd polynomials, each the best for what the one before leaves (Polar Express, arXiv 2505.16932, section 3)
+    (8.2872, -23.5959, 17.3004),
+    (4.1071, -2.9478, 0.5448),
+    (3.9487, -2.9089, 0.5518),
+)
+MARGIN = 1.01  # of the bound of the greatest singular value, for what rounding adds
 MATCHING_RMS = 0.2  # makes steps as long as AdamW's usual ones, so both take like rates (arXiv 2502.16982, section 2.2)
 
 
@@ -77,12 +81,18 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix (m, n) with its singular values brought near 1 by Newton-Schulz iteration."""
-    a, b, c = NEWTON_SCHULZ
+    """The matrix (m, n) with its singular values brought near 1, those far below the greatest one less.
+
+    They are first divided by the fourth root of the sum of their fourth powers: a closer bound of the greatest than
+    the Frobenius norm, so that fewer polynomials are needed.
+    """
     upright = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if upright else matrix
     x = x / x.norm().clamp(min=1e-7)
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
+    gram = x @ x.T
+    bound = MARGIN * gram.norm().sqrt().clamp(min=1e-7)
+    x, gram = x / bound, gram / bound.square()
+    for number, (a, b, c) in enumerate(POLAR):
+        gram = x @ x.T if number else gram
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if upright else x
