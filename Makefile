@@ -28,6 +28,9 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 export DAGSTER_DISABLE_TELEMETRY := yes
+# Threads of torch that wait for each other look out for so long before they sleep; by default so much longer that a core
+# which other work has taken slows everything down twentyfold.
+export GOMP_SPINCOUNT ?= 20000
 BIN := .venv/bin
 
 .PHONY: run test ui serve reports bench demo-drift lint lock setup
