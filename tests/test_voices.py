@@ -51,6 +51,20 @@ def test_parameters_stay_within_their_reach_and_fill_it(bank):
     assert len(parameters.rooms) == 2000
 
 
+def test_clips_are_dealt_out_to_batches_of_like_length_each_once_with_what_was_drawn_for_it(bank):
+    rows, batches = 24, 4
+    parameters = drawn(bank, LIVELY, rows=rows)
+    dealt = parameters.by_length(batches, generator())
+    assert sorted(torch.cat([clips for clips, _ in dealt]).tolist()) == list(range(rows))
+    lengths = sorted(sorted((own.sizes * own.stretch).tolist()) for _, own in dealt)
+    assert [x for batch in lengths for x in batch] == sorted((parameters.sizes * parameters.stretch).tolist())
+    assert sorted(torch.cat([own.rooms[:, 1] for _, own in dealt]).tolist()) == sorted(parameters.rooms[:, 1].tolist())
+    for clips, own in dealt:
+        assert torch.equal(own.warp, parameters.warp[clips])
+        assert torch.equal(own.masks.tilt, parameters.masks.tilt[clips])
+        assert len(own.rooms) == len(parameters.rooms) // batches
+
+
 def test_the_same_generator_says_the_same_and_another_something_else(bank):
     once, again, other = (spoken(bank, drawn(bank, LIVELY, seed))[0] for seed in (1, 1, 2))
     assert torch.equal(once, again)
