@@ -110,7 +110,7 @@ def test_a_run_that_was_ended_gives_the_same_weights_and_history(tmp_path, optim
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])
-def test_muon_steps_along_the_singular_vectors_alike_far_in_all_of_them(shape):
+def test_muon_steps_along_the_singular_vectors_about_one_far_in_each_of_them(shape):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     made, of = (torch.linalg.svd(m, full_matrices=False) for m in (optimizers.orthogonal(matrix), matrix))
     assert 0.15 < made.S.min() < made.S.max() < 1.9

@@ -81,7 +81,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix (m, n) with its singular values brought near 1, those far below the greatest one less.
+    """The matrix (m, n) with its singular values brought to 0.18 to 1.87, but for those far below the greatest one.
 
     They are first divided by the fourth root of the sum of their fourth powers: a closer bound of the greatest than
     the Frobenius norm, so that fewer polynomials are needed.

@@ -44,9 +44,8 @@ class Voices:
 
     def of(self, clips: Tensor, rooms: Tensor) -> Voices:
         """What was drawn for some of the clips (n,), the first of which sound in `rooms`."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)} | {"rooms": None, "masks": None}
-        picked = {name: drawn[clips] for name, drawn in own.items() if drawn is not None}
-        return Voices(**picked, rooms=rooms, masks=self.masks.of(clips))
+        each = (field.name for field in fields(self) if field.name not in ("rooms", "masks"))
+        return Voices(**{name: getattr(self, name)[clips] for name in each}, rooms=rooms, masks=self.masks.of(clips))
 
     def by_length(self, batches: int, generator: torch.Generator) -> list[tuple[Tensor, Voices]]:
         """The clips dealt out to batches of like length, in any order: their numbers (n,) and what was drawn for them.
