@@ -17,7 +17,7 @@ from ml.config import Paths, PerBudget, Recipe, Training, load_settings
 from ml.training import loop, pictures
 
 STEPS, ROUNDS = 40, 5
-FAST_STEPS, FAST_SEEDS = 350, 5  # to 99 % of MNIST; chosen on its validation and gate pictures
+FAST_STEPS, FAST_BATCH, FAST_SEEDS = 370, 64, 5  # to 99 % of MNIST; chosen on its validation and gate pictures
 
 
 def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
@@ -77,7 +77,7 @@ def _shown(size: int) -> int:
 def _to_99(images: datasets.ImageSet, recipe: Recipe, training: Training) -> tuple[str, str, str]:
     """Training from raw tensors to 99 % of the test pictures, several seeds, nothing chosen by them."""
     test = images.where("test")
-    seconds, accuracies = [], []
+    seconds, accuracies, recipe = [], [], replace(recipe, batch_size=FAST_BATCH)
     for seed in range(FAST_SEEDS):
         run = _run(recipe, training, FAST_STEPS, seed)
         train = images.where("train")
@@ -87,7 +87,7 @@ def _to_99(images: datasets.ImageSet, recipe: Recipe, training: Training) -> tup
         seconds.append(time.perf_counter() - begun)
         logits = pictures.classify_pixels(trained.model, pictures.resident_pixels(test, run.device))
         accuracies.append(100 * loop.accuracy(logits, torch.from_numpy(np.array(test.labels))))
-    name = f"training, MNIST test after {FAST_STEPS} steps, {FAST_SEEDS} seeds"
+    name = f"training, MNIST test after {FAST_STEPS} steps of {FAST_BATCH}, {FAST_SEEDS} seeds"
     right = f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} %"
     return name, f"{statistics.mean(seconds):.1f} ± {statistics.stdev(seconds):.1f} s", f"{right} right"
 

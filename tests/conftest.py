@@ -29,6 +29,7 @@ for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
     os.environ.pop(_name, None)
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = ("test_end_to_end.py", "test_remotes.py", "test_pipeline.py", "test_service.py", "test_expectations.py")
 SMALL = {  # every model trained for real, but briefly
     "image_classifier": {"steps": 120, "detector_steps": 30},
     "speech_classifier": {"cnn": {"steps": 60}, "rnn": {"steps": 60}, "lstm": {"steps": 60}},
@@ -42,6 +43,11 @@ def pytest_runtest_setup():
     """Dagster remembers the instance of a context that is only closed when it is collected, however late."""
     if kept := sys.modules.get("dagster._core.storage.defs_state.base"):
         kept._current_storage.set(None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """The longest files first: begun last, one of them would keep one process busy while the others have nothing."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.path.name) in LONGEST else len(LONGEST))
 
 
 def copy_checkout(to: Path) -> Path:

@@ -61,9 +61,10 @@ def answer_in(said: str) -> dict:
     return json.loads(said[said.index("\n{") : said.index("\n}") + 2])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_own_photographs_and_words_lead_to_a_served_answer(tmp_path):
-    """Four labels are pictured, three are spoken, two are both; one file of each kind is damaged."""
+    """Four labels are pictured, three are spoken, two are both; one file of each kind is damaged. Three minutes."""
     own = own_data.make(
         tmp_path / "own data",
         {FLOWER: 30, TEMPLE: 30, ADMIRAL: 12, PRESENT: 10},

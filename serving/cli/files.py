@@ -111,6 +111,7 @@ class Spool:
         self._file = file
 
     def write(self, block: np.ndarray) -> None:
+        heed()
         self._file.write(block.astype("<f4").data)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -150,3 +151,4 @@ def write_sound(target: Path, blocks: Callable[[], Iterable[np.ndarray]], sample
         file.write(media.wav_header(samples, rate_hz, subtype))
         for block in blocks():
             file.write(media.wav_samples(block, subtype))
+        heed()
