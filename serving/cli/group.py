@@ -65,7 +65,7 @@ def _leave(number: int, frame: object) -> None:
 
 
 def heed() -> None:
-    """End here if a signal said so; what it raised is lost where it came inside a callback, of libsndfile or another."""
+    """End here if a signal said so; what it raised is lost where it came inside a callback."""
     if _told:
         raise KeyboardInterrupt if _told[0] == signal.SIGINT else SystemExit(TERMINATED)
 
