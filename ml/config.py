@@ -74,7 +74,7 @@ class Augmentation:
     """How far spoken words are changed in training; 0 everywhere leaves only the speeds and pauses.
 
     warp, stretch: most by which formants and duration change, as a share. equaliser: deviation of its widest wave.
-    noise_share, room_share: of all clips.
+    noise_share, room_share: of all clips; the noise is from least_snr_db to most_snr_db.
     """
 
     warp: float
@@ -82,6 +82,7 @@ class Augmentation:
     equaliser: float
     noise_share: float
     least_snr_db: float
+    most_snr_db: float
     room_share: float
 
 

@@ -19,6 +19,7 @@ from ml.files import whole_folder
 
 WEIGHTS = "weights.safetensors"
 CARD = "model.json"
+DROPOUT = 0.2  # of the states and features of the recurrent nets, in training
 GRID = 4  # places a side at which the picture classifier looks last
 
 
@@ -100,7 +101,7 @@ class SpeechCNN(nn.Module):
 
 
 class SpeechRecurrent(nn.Module):
-    """Two bidirectional recurrent layers over pairs of frames, mean and maximum over time.
+    """Bidirectional recurrent layers over pairs of frames, each added to those below it; mean and maximum over time.
 
     The backward direction reads each clip reversed within its own length, so padding never enters a state.
     """
@@ -114,6 +115,7 @@ class SpeechRecurrent(nn.Module):
         self.ahead = nn.ModuleList(cell(size, channels, batch_first=True) for size in sizes)
         self.back = nn.ModuleList(cell(size, channels, batch_first=True) for size in sizes)
         self.norms = nn.ModuleList(nn.LayerNorm(2 * channels) for _ in sizes)
+        self.drop = nn.Dropout(DROPOUT)
         self.head = nn.Linear(4 * channels, classes)
         for name, weight in self.named_parameters():
             if "weight_hh" in name:
@@ -125,12 +127,13 @@ class SpeechRecurrent(nn.Module):
         frames = _all_frames(log_mel) if frames is None else frames
         states = stack_frames(log_mel, self.stack_frames)  # (b, time', width)
         frames = (frames + self.stack_frames - 1) // self.stack_frames
-        order = reversal(frames, states.shape[1])
+        order, heard = reversal(frames, states.shape[1]), torch.zeros((), device=states.device)
         for ahead, back, norm in zip(self.ahead, self.back, self.norms, strict=True):
             forwards, _ = ahead(states)
             backwards, _ = back(reorder(states, order))
             states = norm(torch.cat((forwards, reorder(backwards, order)), dim=2))  # (b, time', 2 channels)
-        return pool_frames(states.transpose(1, 2), frames)
+            heard, states = heard + states, self.drop(states)
+        return self.drop(pool_frames(heard.transpose(1, 2), frames))
 
     def forward(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
         """Logits (b, classes) of log_mel (b, n_mels, time) with frames (b,) of their own."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ml.config import Augmentation
 
 PAUSE_S = 0.15
-QUIETEST_NOISE_DB = 40.0
 ROOM_S = 0.25  # of an impulse response; what comes later is too faint to matter here
 
 
@@ -66,13 +65,12 @@ def draw_voices(
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     speeds = torch.randint(bank.speeds, (b,), generator=generator)
     before, after = (rand(2, b) * PAUSE_S * (rand(b) < 0.5) * bank.sample_rate_hz).long()
-    loudest = -how.least_snr_db
-    level_db = loudest - (loudest + QUIETEST_NOISE_DB) * rand(b)
+    snr_db = how.most_snr_db - (how.most_snr_db - how.least_snr_db) * rand(b)
     return Voices(
         speeds=speeds,
         before=before,
         sizes=lengths[torch.arange(b), speeds] + before + after,
-        level=10 ** (level_db / 20) * (rand(b) < how.noise_share),
+        level=10 ** (-snr_db / 20) * (rand(b) < how.noise_share),
         colour=torch.randint(colours, (b,), generator=generator),
         start=rand(b),
         warp=_factors(rand(b), how.warp),
