@@ -95,7 +95,8 @@ def changed(whole: Augmentation, name: str) -> Augmentation:
     if name == "all":
         return whole
     if name == "before":
-        return replace(whole, warp=0.0, stretch=0.0, equaliser=0.2, noise_share=0.75, least_snr_db=0.0, most_snr_db=40.0, room_share=0.0)
+        noise = {"noise_share": 0.75, "least_snr_db": 0.0, "most_snr_db": 40.0}
+        return replace(whole, warp=0.0, stretch=0.0, equaliser=0.2, room_share=0.0, **noise)
     if name == "none":
         return replace(whole, **{key: value for change in off.values() for key, value in change.items()})
     return replace(whole, **off[name.removeprefix("no ")])
