@@ -150,7 +150,7 @@ def fit(
     bar = progress_bar(run, first)
     for step in bar:
         set_learning_rate(optimizers, run.recipe.learning_rate * one_cycle(step, run.steps))
-        with precision(run):
+        with precision(run), seeded(run.seed + step):  # for dropout, so that a run that goes on ends alike
             loss = loss_of(model, step, generator)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
@@ -316,7 +316,7 @@ def finish(run: Run, trained: Trained, out: Path, card: dict) -> dict:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """First weights are drawn by torch's own initialisers: seeds its global generator, and puts it back."""
+    """First weights and dropout are drawn by torch itself: seeds its global generator, and puts it back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
