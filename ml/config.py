@@ -70,20 +70,31 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """How far spoken words are changed in training; 0 everywhere leaves only the speeds and pauses.
+class Noise:
+    """How loud noise is in training, from least_snr_db to most_snr_db, and in which share of all clips."""
+
+    noise_share: float
+    least_snr_db: float
+    most_snr_db: float
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """How far spoken words are changed in training, as other people say them in other rooms.
 
     warp, stretch: most by which formants and duration change, as a share. equaliser: deviation of its widest wave.
-    noise_share, room_share: of all clips; the noise is from least_snr_db to most_snr_db.
+    room_share: of all clips.
     """
 
     warp: float
     stretch: float
     equaliser: float
-    noise_share: float
-    least_snr_db: float
-    most_snr_db: float
     room_share: float
+
+
+@dataclass(frozen=True)
+class Augmentation(Noise, Strangers):
+    """Both; 0 everywhere leaves only the speeds and pauses."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +121,23 @@ class ExtractorRecipe(Recipe):
 
 
 @dataclass(frozen=True)
+class SpeechKind(Recipe):
+    noise: Noise
+
+
+@dataclass(frozen=True)
 class SpeechClassifiers:
-    cnn: Recipe
-    rnn: Recipe
-    lstm: Recipe
-    augmentation: Augmentation
+    cnn: SpeechKind
+    rnn: SpeechKind
+    lstm: SpeechKind
+    augmentation: Strangers
     extra_voices: float
 
     def of(self, kind: str) -> SpeechRecipe:
-        """The recipe of one kind; augmentation and extra voices are the same for all three."""
-        return SpeechRecipe(**vars(getattr(self, kind)), augmentation=self.augmentation, extra_voices=self.extra_voices)
+        """The recipe of one kind; all but the noise in its augmentation, and the extra voices, are the same for all."""
+        own = vars(getattr(self, kind)).copy()
+        augmentation = Augmentation(**vars(self.augmentation), **vars(own.pop("noise")))
+        return SpeechRecipe(**own, augmentation=augmentation, extra_voices=self.extra_voices)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from ml import features, scenes
 from ml.config import Augmentation
 from ml.training import voices
 
-STILL = Augmentation(warp=0, stretch=0, equaliser=0, noise_share=0, least_snr_db=0, most_snr_db=40, room_share=0)
-LIVELY = Augmentation(0.2, 0.4, 0.4, noise_share=0.8, least_snr_db=-5, most_snr_db=40, room_share=0.5)
+STILL = Augmentation(0, 0, 0, 0, noise_share=0, least_snr_db=0, most_snr_db=40)
+LIVELY = Augmentation(0.2, 0.4, 0.4, 0.5, noise_share=0.8, least_snr_db=-5, most_snr_db=40)
 CPU = torch.device("cpu")
 
 

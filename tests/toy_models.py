@@ -78,7 +78,7 @@ def recipe(steps: int, channels: int) -> Recipe:
 
 def speech_recipe(steps: int, channels: int, extra_voices: float = 0.0) -> SpeechRecipe:
     """Tones are told apart by where they lie, so their frequencies are hardly moved."""
-    how = Augmentation(0.02, 0.1, 0.2, noise_share=0.5, least_snr_db=10, most_snr_db=40, room_share=0.2)
+    how = Augmentation(0.02, 0.1, 0.2, 0.2, noise_share=0.5, least_snr_db=10, most_snr_db=40)
     return SpeechRecipe(**vars(recipe(steps, channels)), augmentation=how, extra_voices=extra_voices)
 
 
