@@ -35,7 +35,7 @@ BIN := .venv/bin
 
 .PHONY: run test ui serve reports bench demo-drift lint lock setup
 run: setup ; @$(BIN)/python -m orchestration.launch
-test: setup ; @$(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadfile --no-loadscope-reorder)
+test: setup ; @$(BIN)/python -m pytest $(or $(TESTS),-n 3 --dist loadfile --no-loadscope-reorder)
 ui: setup ; @$(BIN)/dagster dev --host 127.0.0.1 --port $(or $(PORT),3000)
 serve: setup ; @$(BIN)/python -m serving.client --port $(or $(PORT),3001)
 reports: setup ; @$(BIN)/evidently ui --workspace reports/evidently --host 127.0.0.1 --port $(or $(PORT),8000)

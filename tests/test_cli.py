@@ -20,6 +20,8 @@ import tones
 from ml import media
 from ml.config import Paths
 from serving import cli, packaging
+from serving.cli.files import write_sound
+from serving.cli.group import ended_in_order
 
 CODE = Path(__file__).resolve().parents[1]
 
@@ -251,6 +253,20 @@ def test_an_interrupted_extraction_leaves_what_was_there(number, code, root, fil
         assert process.wait(60) == code
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.wav"]
     assert (tmp_path / "out.wav").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_whose_exception_a_callback_swallowed_still_ends_the_writing(number, end, tmp_path):
+    (tmp_path / "out.wav").write_bytes(b"before")
+
+    def blocks():
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            signal.raise_signal(number)
+        return [np.zeros(100, np.float32)]
+
+    with ended_in_order(), pytest.raises(end):
+        write_sound(tmp_path / "out.wav", blocks, 100, 8000)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
 def spooling(pid: int, folder: Path) -> bool:
