@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,9 @@ for _name in [name for name in os.environ if name.startswith("SEEHEAR_")]:
     os.environ.pop(_name)
 for _name in ("DAGSTER_HOME", "BENTOML_HOME"):
     os.environ.pop(_name, None)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background job; Dagster hands it on to SIGTERM
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = ("test_end_to_end.py", "test_remotes.py", "test_pipeline.py", "test_service.py", "test_expectations.py")
