@@ -24,8 +24,9 @@ class Results:
     pieces: Sequence[Mapping]
 
     def of(self, part: str, **fields) -> list[Mapping]:
-        """The pieces of one part that have these fields."""
+        """The pieces of one part that have these fields, the first seed first."""
         found = (piece for piece in self.pieces if piece["part"] == part)
+        found = sorted(found, key=lambda piece: (piece["seed"], piece["left_out"]))
         return [piece for piece in found if all(piece[key] == value for key, value in fields.items())]
 
     def one(self, part: str, **fields) -> Mapping | None:
