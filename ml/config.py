@@ -70,7 +70,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseAugmentation:
     """How loud noise is in training, from least_snr_db to most_snr_db, and in which share of all clips."""
 
     noise_share: float
@@ -79,7 +79,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Strangers:
+class VoiceAugmentation:
     """How far spoken words are changed in training, as other people say them in other rooms.
 
     warp, stretch: most by which formants and duration change, as a share. equaliser: deviation of its widest wave.
@@ -93,7 +93,7 @@ class Strangers:
 
 
 @dataclass(frozen=True)
-class Augmentation(Noise, Strangers):
+class Augmentation(NoiseAugmentation, VoiceAugmentation):
     """Both; 0 everywhere leaves only the speeds and pauses."""
 
 
@@ -122,7 +122,7 @@ class ExtractorRecipe(Recipe):
 
 @dataclass(frozen=True)
 class SpeechKind(Recipe):
-    noise: Noise
+    noise: NoiseAugmentation
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class SpeechClassifiers:
     cnn: SpeechKind
     rnn: SpeechKind
     lstm: SpeechKind
-    augmentation: Strangers
+    augmentation: VoiceAugmentation
     extra_voices: float
 
     def of(self, kind: str) -> SpeechRecipe:

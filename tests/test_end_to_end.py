@@ -195,7 +195,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half_done(materialized, second_run)
             time.sleep(2)
             os.killpg(killed.pid, signal.SIGKILL)
             break
-    killed.wait()
+    assert killed.wait() == -signal.SIGKILL
     done = make_run(project)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "speech_classifier/cnn" not in done.stderr, "only what hangs on the setting is made anew"
