@@ -314,6 +314,7 @@ RANGES = {
     "retraining.backoff": (1, 100),
     "speech_extractor.speed_change": (0, 0.15),
 }
+ORDERED = (("least_snr_db", "most_snr_db"), ("cooldown_hours", "max_cooldown_hours"))  # of one section
 
 
 def load_settings(root: Path | None = None) -> Settings:
@@ -348,7 +349,7 @@ def _number(text: str, name: str) -> int:
 
 def _build(kind: type, tree: object, where: str, file: str):
     if not isinstance(tree, dict):
-        raise UserError(f"{file}: {where or 'the file'}: expected a section of keys, got {tree!r}")
+        raise UserError(f"{file}: {where.rstrip('.') or 'the file'}: expected a section of keys, got {tree!r}")
     hints = typing.get_type_hints(kind)
     for key in tree:
         if key not in hints:
@@ -356,7 +357,11 @@ def _build(kind: type, tree: object, where: str, file: str):
     for key in hints:
         if key not in tree:
             raise UserError(f"{file}: {where}{key}: missing")
-    return kind(**{key: _value(hint, tree[key], f"{where}{key}", file) for key, hint in hints.items()})
+    values = {key: _value(hint, tree[key], f"{where}{key}", file) for key, hint in hints.items()}
+    for least, most in ORDERED:
+        if least in values and (got := values[least]) > values[most]:
+            raise UserError(f"{file}: {where}{least}: expected at most {most}, {values[most]:g}, got {got:g}")
+    return kind(**values)
 
 
 def _value(hint, value: object, where: str, file: str):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Set
 from pathlib import Path
@@ -16,6 +17,8 @@ from orchestration.resources import CODE, Project
 
 
 def main() -> int:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background; Dagster would have SIGTERM ignored too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         root = project_root()
         prepare_instance(root)

@@ -55,7 +55,8 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
         ("training", "budget", "huge", "training.budget: expected one of quick, medium, full"),
         ("image_classifier", "batch_size", -1, "image_classifier.batch_size: expected a number from"),
         ("image_classifier", "optimizer", "adam", "image_classifier.optimizer: expected one of adamw, sgd, muon"),
-        ("image_classifier", "steps", 5, "image_classifier.steps.: expected a section of keys, got 5"),
+        ("image_classifier", "steps", 5, "image_classifier.steps: expected a section of keys, got 5"),
+        ("retraining", "cooldown_hours", 400, "retraining.cooldown_hours: expected at most max_cooldown_hours, 336"),
         ("training", "seed", True, "training.seed: expected int, got True"),
     ],
 )
@@ -65,6 +66,14 @@ def test_a_wrong_setting_is_named_with_what_was_expected(project, section, key, 
         load_settings(project)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_quietest_noise_is_not_louder_than_the_loudest(project):
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["speech_classifier"]["cnn"]["noise"]["least_snr_db"] = 30
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"cnn\.noise\.least_snr_db: expected at most most_snr_db, 20, got 30"):
+        load_settings(project)
 
 
 def test_a_missing_setting_is_named(project):
