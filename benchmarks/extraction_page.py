@@ -86,9 +86,9 @@ of the clean word {_share(found, "word_accuracy_clean")}.
 
 def _row(name: str, value: dict | float, note: str) -> str:
     if not isinstance(value, dict):
-        return f"| {name} | {value:.2f} | | {note} |"
+        return f"| {name} | {value:z.2f} | | {note} |"
     low, high = value["mean_ci95"] or (float("nan"), float("nan"))
-    return f"| {name} | {value['mean']:.2f} | {low:.2f} to {high:.2f} | {note} |"
+    return f"| {name} | {value['mean']:z.2f} | {low:z.2f} to {high:z.2f} | {note} |"
 
 
 def _share(found: dict, key: str) -> str:
