@@ -79,7 +79,8 @@ The first 20 scenes of each plan have the digests {digests}.
 {chr(10).join(_row(*row) for row in rows)}
 
 Partial overlap {others["partial_overlap"]:.1f} dB, no overlap {others["no_overlap"]:.1f} dB.
-Word accuracy {_share(found, "word_accuracy")}, of the unprocessed mixture {_share(found, "word_accuracy_unprocessed")},
+Word accuracy {_share(found, "word_accuracy")}, right and said to be present {_share(found, "word_accuracy_answered")};
+of the unprocessed mixture {_share(found, "word_accuracy_unprocessed")},
 of the clean word {_share(found, "word_accuracy_clean")}.
 """
 
@@ -92,7 +93,7 @@ def _row(name: str, value: dict | float, note: str) -> str:
 
 
 def _share(found: dict, key: str) -> str:
-    return "not measured" if found[key] is None else f"{found[key]:.1%}"
+    return "not measured" if found.get(key) is None else f"{found[key]:.1%}"
 
 
 def _goals(records: dict) -> str:
@@ -202,7 +203,8 @@ plan.
 - `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard.
 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
-interval lies wholly above its. *Audio only* asks the same extractor with equal shares for every label; *separate, then
+interval lies wholly above its. Intervals resample scenes, which share a few hundred clips of a few voices; for other
+voices they would be wider. *Audio only* asks the same extractor with equal shares for every label; *separate, then
 recognise* takes out the two words that are heard most surely with the same extractor and lets the speech classifier
 choose between them, so it ties wherever the picture is recognised. *Separate blindly* has a separator of the same body,
 recipe and steps that is never told what to look for (permutation invariant training, arXiv 1607.00325); the classifier

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import types
 import typing
@@ -308,7 +309,9 @@ CHOICES = {
     "training.device": ("auto", "cpu", "cuda"),
     "image_classifier.optimizer": OPTIMIZERS,
 }
-POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s")
+POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s", "data.shard_rows")
+AT_LEAST_ONE = ("batch_size", "channels", "blocks", "quick", "medium", "full", "bootstrap")  # wherever they stand
+LAST_SEED = 2**32 - 1
 RANGES = {
     "promotion.confidence": (0.5, 0.9999),
     "retraining.backoff": (1, 100),
@@ -320,18 +323,20 @@ ORDERED = (("least_snr_db", "most_snr_db"), ("cooldown_hours", "max_cooldown_hou
 def load_settings(root: Path | None = None) -> Settings:
     """Settings of params.yaml with the environment's overrides.
 
-    Raises UserError naming the key where a key is unknown or missing, or a value has the wrong type or range.
+    Raises UserError naming the key where a key is unknown or missing, or a value has the wrong type or range; where it
+    came from the environment, naming its variable.
     """
     import yaml
 
     file = (root or project_root()) / "params.yaml"
     try:
-        tree = yaml.safe_load(file.read_text()) or {}
-    except (OSError, yaml.YAMLError) as fault:
+        tree = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as fault:  # ValueError: not UTF-8, or a date that there is not
         raise UserError(f"{file}: cannot be read as settings: {' '.join(str(fault).split())}") from None
     for name, (section, key) in ENVIRONMENT.items():
         if (text := os.environ.get(name)) not in (None, ""):
-            tree.setdefault(section, {})[key] = _number(text, name) if key in NUMBERS else text
+            value = _number(text, name) if key in NUMBERS else text
+            tree.setdefault(section, {})[key] = _in_range(value, f"{section}.{key}", name)
     return _build(Settings, tree, "", file.name)
 
 
@@ -380,7 +385,13 @@ def _in_range(value, where: str, file: str):
     allowed = CHOICES.get(where) or (OPTIMIZERS if where.endswith(".optimizer") else None)
     if allowed and value not in allowed:
         raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")
-    if isinstance(value, int | float) and not where.endswith(("seed", "_db")) and value < 0:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{file}: {where}: expected a finite number, got {value!r}")
+    if where.endswith("seed") and not 0 <= value <= LAST_SEED:
+        raise UserError(f"{file}: {where}: expected a whole number from 0 to {LAST_SEED}, got {value!r}")
+    if where.rpartition(".")[2] in AT_LEAST_ONE and value < 1:
+        raise UserError(f"{file}: {where}: expected a number from 1 up, got {value!r}")
+    if isinstance(value, int | float) and not where.endswith("_db") and value < 0:
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
     if where in POSITIVE and not value:
         raise UserError(f"{file}: {where}: expected a number above 0, got {value!r}")

@@ -199,7 +199,8 @@ def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:
 
     Zeros before or after do not change it beyond how the windows fall; silence gets a finite gain.
     """
-    power = nn.functional.avg_pool1d(mixture.square()[:, None], window_samples, ceil_mode=True, count_include_pad=True)
+    whole = nn.functional.pad(mixture, (0, -mixture.shape[1] % window_samples))
+    power = nn.functional.avg_pool1d(whole.square()[:, None], window_samples)
     return 0.1 / power.amax((1, 2)).sqrt().clamp(min=1e-5)
 
 

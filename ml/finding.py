@@ -59,6 +59,8 @@ class Detector:
         logits, distances = self._finder(working[None])
         boxes, scores = detection.peaks(logits[0], distances[0])
         boxes = self._inside(boxes * detection.CELL / scale, picture)
+        shows = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1)  # not what was found beside the picture
+        boxes, scores = boxes[shows], scores[shows]
         shown = detection.crops(picture, boxes, self._how["window"], self._side, self._how["ink"])
         posteriors = self._posteriors(shown)
         slope, offset = self._how["calibration"]
@@ -68,7 +70,10 @@ class Detector:
 
     def _picture(self, pixels: np.ndarray) -> Tensor:
         """(c, h, w) in [0, 1], of one polarity, and no larger than objects are cut from."""
-        pixels = shrunk(pixels, FINEST_FRAMES * self._side)
+        if max(pixels.shape[:2]) > (longest := FINEST_FRAMES * self._side):
+            from ml.media import shrunk  # training shrinks nothing, and needs no Pillow
+
+            pixels = shrunk(pixels, longest)
         return normalise_polarity(torch.from_numpy(np.array(pixels)).to(self._device).permute(2, 0, 1)[None] / 255)[0]
 
     def _inside(self, boxes: Tensor, picture: Tensor) -> Tensor:
@@ -93,15 +98,3 @@ def working_picture(picture: Tensor, side: int) -> tuple[Tensor, float]:
     square = ground.expand(-1, side, side).clone()
     square[:, :rows, :columns] += down @ (picture - ground) @ across.T
     return square, scale
-
-
-def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
-    """Pixels uint8 (h, w, c) whose longer side is at most `longest`, areas averaged; smaller ones as they are."""
-    height, width, channels = pixels.shape
-    if max(height, width) <= longest:
-        return pixels
-    from PIL import Image  # training shrinks nothing, and needs no Pillow
-
-    size = [max(1, round(edge * longest / max(height, width))) for edge in (width, height)]
-    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, Image.Resampling.BOX)
-    return np.asarray(picture).reshape(size[1], size[0], channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ml.config import UserError
 
@@ -26,13 +27,20 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 BLOCK_SAMPLES = 1 << 16  # of all channels together
 HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
 KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares is too narrow
+WIDEST_SQUARE = 4096  # that pictures are padded to; what is longer is shrunk before
+PICTURES, RECORDINGS = "PNG, JPEG, GIF, WebP, BMP or TIFF", "WAV, FLAC, OGG or MP3"
+UNKNOWN_FORMAT = 1  # of libsndfile's codes
+BOMB_MEGAPIXELS = 178  # Pillow opens no more; its limit stays, since of an ICO it unpacks what is inside to open it
 WAVE_HEAD_BYTES = 44
 WAVE_UNKNOWN_BYTES = 0x7FFFF000  # writers that do not know the length declare this or more
 
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are checked here
+
 
 def decode_picture(source: bytes | Path, max_megapixels: float = 25, name: str = "picture") -> np.ndarray:
-    """Decode any picture Pillow reads, turned upright as EXIF says, transparency laid on black, first frame only.
+    """Decode any picture Pillow reads, turned upright as EXIF says, first frame only.
 
+    Transparency is laid on black; on white where what is opaque is dark, as ink is.
     Returns uint8 (height, width, channels), channels 1 for grey and 3 for RGB; 16-bit grey is scaled down.
     Raises UserError naming `name` where it cannot be decoded or has more than `max_megapixels`.
     """
@@ -48,8 +56,12 @@ def decode_picture(source: bytes | Path, max_megapixels: float = 25, name: str =
             return _as_grey_or_rgb(picture, name)
     except UserError:
         raise
+    except Image.DecompressionBombError as fault:
+        most = min(max_megapixels, BOMB_MEGAPIXELS)
+        raise UserError(f"{name}: over {BOMB_MEGAPIXELS} megapixels, expected at most {most:g} megapixels") from fault
     except Exception as fault:  # Pillow's decoders raise almost any type on damaged input
-        raise UserError(f"{name}: cannot be decoded as a picture: {_reason(fault)}") from fault
+        reason = _reason(fault, not content, isinstance(fault, UnidentifiedImageError), PICTURES)
+        raise UserError(f"{name}: cannot be decoded as a picture: {reason}") from fault
 
 
 def decode_recording(
@@ -243,11 +255,22 @@ def resampling_step(from_hz: int, to_hz: int) -> tuple[int, int]:
     return down, 10 * max(up, down) // up + 1
 
 
+def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """Pixels uint8 (h, w, c) whose longer side is at most `longest`, areas averaged; smaller ones as they are."""
+    height, width, channels = pixels.shape
+    if max(height, width) <= longest:
+        return pixels
+    size = [max(1, round(edge * longest / max(height, width))) for edge in (width, height)]
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(size, Image.Resampling.BOX)
+    return np.asarray(picture).reshape(size[1], size[0], channels)
+
+
 def resize_square(pixels: np.ndarray, side: int) -> np.ndarray:
     """Pad uint8 (h, w, c) to a square with its border's median colour, then resize to (side, side, c).
 
     Shrinking averages areas; enlarging interpolates bilinearly.
     """
+    pixels = shrunk(pixels, WIDEST_SQUARE)
     height, width, channels = pixels.shape
     full = max(height, width)
     if (height, width) == (side, side):
@@ -279,13 +302,20 @@ def _as_grey_or_rgb(picture: Image.Image, name: str) -> np.ndarray:
     if picture.mode == "F":
         raise UserError(f"{name}: holds floating-point pixels, expected 8 or 16 bits")
     if picture.has_transparency_data:
-        transparent = picture.convert("RGBA")
-        black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
         grey = picture.mode in ("LA", "La", "L", "1")
-        picture = Image.alpha_composite(black, transparent).convert("L" if grey else "RGB")
+        picture = _laid_on_ground(picture.convert("RGBA")).convert("L" if grey else "RGB")
     wanted = "L" if picture.mode in ("1", "L") else "RGB"
     pixels = np.asarray(picture if picture.mode == wanted else picture.convert(wanted))
     return np.ascontiguousarray(pixels[..., None] if pixels.ndim == 2 else pixels)
+
+
+def _laid_on_ground(transparent: Image.Image) -> Image.Image:
+    """RGBA without transparency: on black, or on white where the mean of the pixels, weighted by alpha, is dark."""
+    on_black = Image.alpha_composite(Image.new("RGBA", transparent.size, "black"), transparent)
+    light, opaque = (np.asarray(part).mean() for part in (on_black.convert("L"), transparent.getchannel("A")))
+    if 255 * light >= 128 * opaque:
+        return on_black
+    return Image.alpha_composite(Image.new("RGBA", transparent.size, "white"), transparent)
 
 
 def _sixteen_bit(pixels: np.ndarray, name: str) -> np.ndarray:
@@ -300,7 +330,9 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
     try:
         recording = soundfile.SoundFile(stream)
     except Exception as fault:  # soundfile raises its own types and, on damaged input, others
-        raise UserError(f"{name}: cannot be decoded as a recording: {_reason(fault)}") from fault
+        empty, unknown = not stream.seek(0, io.SEEK_END), getattr(fault, "code", None) == UNKNOWN_FORMAT
+        reason = _reason(fault, empty, unknown, RECORDINGS)
+        raise UserError(f"{name}: cannot be decoded as a recording: {reason}") from fault
     with recording:
         if recording.samplerate > HIGHEST_RATE_HZ:
             raise UserError(f"{name}: {recording.samplerate} Hz, expected at most {HIGHEST_RATE_HZ} Hz")
@@ -362,6 +394,8 @@ def _lowpass(factor: int) -> np.ndarray:
     return np.asarray(firwin(20 * factor + 1, 1 / factor, window=KAISER))
 
 
-def _reason(fault: Exception) -> str:
+def _reason(fault: Exception, empty: bool = False, unknown: bool = False, expected: str = "") -> str:
+    if empty or unknown:
+        return f"{'it is empty' if empty else 'its format is not known'}; expected {expected}"
     said = re.sub(r"<\S+ (object at 0x[0-9a-f]+|name='.*?')>", "it", " ".join(str(fault).split()))
     return said or type(fault).__name__

@@ -1,6 +1,6 @@
 """`python -m orchestration.adding add FOLDER | remove MODALITY ID… | relabel MODALITY ID LABEL`: run the job `adding`.
 
-Exit codes: 0 something changed, 1 nothing did, 2 bad input, with one line for each fault.
+Exit codes: 0 something changed, 1 nothing did, 2 bad input, with one line for each fault, 70 a fault of ours.
 """
 
 import os
@@ -13,6 +13,7 @@ import dagster as dg
 from ml.config import MODALITIES, UserError, project_root
 from orchestration.assets.added import ASSET
 from orchestration.launch import failure_reason, prepare_instance
+from serving.cli.group import end_with
 
 CHANGED, NOTHING_CHANGED, BAD_INPUT = 0, 1, 2
 
@@ -98,4 +99,4 @@ def _next(changed: Sequence[str], done: dict[str, dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with(main)

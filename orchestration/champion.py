@@ -6,10 +6,13 @@ challenger that was kept out, and every rollback; a line that a kill cut short i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from ml.config import Paths, UserError
 from orchestration.resources import now
@@ -60,6 +63,16 @@ def reference_file(paths: Paths) -> Path:
     return paths.champion.parent / "references" / pointer["reference"]
 
 
+@contextmanager
+def one_at_a_time(paths: Paths) -> Iterator[None]:
+    """Hold the champion still from looking at it to replacing it; the kernel frees the lock of a dead process."""
+    file = paths.champion.with_name(f".{paths.champion.name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def appoint(
     paths: Paths, model: Mapping, event: str, reason: str, run: str, former: Mapping | None, at: str | None = None
 ) -> dict:
@@ -86,12 +99,15 @@ def _bare(pointer: Mapping | None) -> dict | None:
 
 def write_pointer(paths: Paths, pointer: Mapping) -> None:
     """Replace the pointer in one step."""
-    draft = paths.champion.with_name(f".{paths.champion.name}.part")
-    with draft.open("w") as file:
-        json.dump(pointer, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(paths.champion)
+    draft = paths.champion.with_name(f".{paths.champion.name}.{uuid4().hex}.part")
+    try:
+        with draft.open("w") as file:
+            json.dump(pointer, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(paths.champion)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ history
@@ -134,20 +150,30 @@ def _remembered(paths: Paths) -> list[dict]:
     return [{"at": one.get("since"), "event": PROMOTED, "left": None, **one} for one in told]
 
 
+def _changes(paths: Paths) -> list[dict]:
+    """The events that made another model champion, the oldest first.
+
+    A kill between the history's line and the pointer leaves a line of a model that never reigned: what comes next (the
+    next change, for the last one the pointer) has left another.
+    """
+    rows = [row for row in history(paths) if row["event"] != KEPT]
+    left = [row.get("left") for row in [*rows, {"left": present(paths)}][1:]]
+    return [row for row, gone in zip(rows, left, strict=True) if not gone or gone["digest"] == row["digest"]]
+
+
 def withdrawn(paths: Paths) -> list[dict]:
     """The models that were rolled back and not taken up since: as `left` names them, with `at` and `reason`."""
     out: dict[str, dict] = {}
-    for row in history(paths):
+    for row in _changes(paths):
         if row["event"] == ROLLED_BACK and row.get("left"):
             out[row["left"]["digest"]] = {**row["left"], "at": row["at"], "reason": row["reason"]}
-        if row["event"] != KEPT:
-            out.pop(row["digest"], None)
+        out.pop(row["digest"], None)
     return list(out.values())
 
 
 def reigns(paths: Paths) -> list[dict]:
     """Who was champion since when, until when, on which data, and why; the newest first."""
-    rows = [row for row in history(paths) if row["event"] != KEPT]
+    rows = _changes(paths)
     ends = [row["at"] for row in rows[1:]] + [""]
     return [
         {
@@ -173,13 +199,15 @@ def roll_back(paths: Paths, reason: str, to: str | None = None, run: str = "", a
     """
     if not reason.strip():
         raise UserError("a rollback needs a reason, which the history keeps")
-    now_at_work = present(paths)
-    digest = now_at_work["digest"] if now_at_work else None
-    target = _named_in(champions(paths), to) if to else _before(paths, digest)
-    if target["digest"] == digest and _stands(paths):
-        raise UserError(f"{target['tag']}: is the champion already")
-    verify(paths, target["tag"], target["digest"])
-    return appoint(paths, target, ROLLED_BACK, reason.strip(), run, _fallback(paths, {target["digest"], digest}), at)
+    with one_at_a_time(paths):
+        now_at_work = present(paths)
+        digest = now_at_work["digest"] if now_at_work else None
+        target = _named_in(champions(paths), to) if to else _before(paths, digest)
+        if target["digest"] == digest and _stands(paths):
+            raise UserError(f"{target['tag']}: is the champion already")
+        verify(paths, target["tag"], target["digest"])
+        former = _fallback(paths, {target["digest"], digest})
+        return appoint(paths, target, ROLLED_BACK, reason.strip(), run, former, at)
 
 
 def champions(paths: Paths) -> list[dict]:
@@ -221,7 +249,7 @@ def _names_one(paths: Paths) -> bool:
 def _fallback(paths: Paths, but: set[str | None]) -> dict | None:
     """The last champion but for these, and for those that were rolled back."""
     out = but | {row["digest"] for row in withdrawn(paths)}
-    rows = [row for row in history(paths) if row["event"] != KEPT and row["digest"] not in out]
+    rows = [row for row in _changes(paths) if row["digest"] not in out]
     return rows[-1] if rows else None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ml.config import Paths, UserError
+from ml.config import MODALITIES, Paths, UserError
 from ml.sources import added
 from orchestration.mending import Cache, Output, release_dead_locks
 
@@ -52,12 +52,16 @@ class DvcPipeline:
                 if damaged := self._damaged(stages, sound):
                     raise UserError(f"{damaged[0].path}: not what DVC recorded, though just made; is the disk sound?")
 
-    def add(self, files: Callable[[], Sequence[Path]]) -> None:
-        """Let DVC track the shards that `files` writes, and those that a killed addition left whole."""
+    def add(self, files: Callable[[], Sequence[Path]]) -> list[Path]:
+        """Let DVC track the shards that a killed addition left whole, then those that `files` writes.
+
+        In this order, for `files` compares only with what is tracked. Returns what was left.
+        """
         with self._turn():
-            left = [file for modality in ("images", "audio") for file in added.unfinished(self.paths, modality)]
-            if new := [*left, *files()]:
-                self._done(["add", "--quiet", *(self._relative(file) for file in new)])
+            left = [file for modality in MODALITIES for file in added.unfinished(self.paths, modality)]
+            self._track(left)
+            self._track(files())
+        return left
 
     def push(self, files: Sequence[Path]) -> str | None:
         """Send added shards to the default remote, and nothing else; None when they are there, else why not."""
@@ -201,6 +205,10 @@ class DvcPipeline:
         if code:
             raise UserError(f"dvc status {' '.join(targets)}: {_reason(complaint)}")
         return {stage.rpartition(":")[2]: changed for stage, changed in json.loads(said or "{}").items()}
+
+    def _track(self, shards: Sequence[Path]) -> None:
+        if shards:
+            self._done(["add", "--quiet", *map(self._relative, shards)])
 
     def _done(self, arguments: list[str]) -> None:
         if (said := self._call(arguments)) is not None:

@@ -11,7 +11,7 @@ import dagster as dg
 
 from ml.config import MODALITIES, Paths, UserError
 from orchestration import decisions
-from orchestration.champion import usable_pointer
+from orchestration.champion import history, usable_pointer
 from orchestration.dvc import DvcPipeline
 from orchestration.policy import Accuracy, PastRun, Report, State
 from orchestration.resources import Project
@@ -100,7 +100,7 @@ def _asked_for(paths: Paths, runs: list[PastRun], now: datetime) -> list[PastRun
 
 def _past(record: dg.RunRecord) -> PastRun:
     run = record.dagster_run
-    asked = run.tags.get(ASKED)
+    asked = run.tags.get(ASKED) if run.parent_run_id is None else None  # run again, it carries the first one's tags
     when = datetime.fromisoformat(asked) if asked else record.create_timestamp.replace(tzinfo=UTC)
     return PastRun(run.run_id, when, run.tags.get(EVIDENCE, ""), _outcome(run))
 
@@ -108,9 +108,8 @@ def _past(record: dg.RunRecord) -> PastRun:
 def _outcome(run: dg.DagsterRun) -> str:
     if run.status in IN_FLIGHT:
         return "under way"
-    if run.status == dg.DagsterRunStatus.FAILURE:
-        return "failed"
-    return run.tags.get(OUTCOME, "")
+    failed = run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    return run.tags.get(OUTCOME, "failed" if failed else "")  # what fails after the gate changes nothing about it
 
 
 def raw_versions(paths: Paths) -> dict[str, str] | None:
@@ -126,11 +125,8 @@ def _raw(versions: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tried(paths: Paths) -> list[dict[str, str]]:
-    """The data that the last challenger was made of, whoever started its training."""
-    try:
-        return [_raw(json.loads((paths.reports / "evaluation.json").read_text())["data"])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+    """The data of every challenger that was judged, whoever started its training."""
+    return [_raw(row.get("data") or {}) for row in history(paths)]
 
 
 def new_labels(paths: Paths, known: Mapping[str, list[str]] | None) -> int:

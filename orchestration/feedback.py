@@ -4,11 +4,13 @@ Users correct answers; a person reviews the corrections (`seehear review`); what
 items, as `seehear add` adds a folder. Only what was sent with consent and is still kept can become one.
 """
 
+import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from serving.keeping import MEDIA, KeptMedia
 SIDES = {"images": "pictured", "audio": "heard"}
 KINDS = {"images": "image", "audio": "audio"}  # of kept media
 WAITING, ACCEPTED, REJECTED = "waiting", "accepted", "rejected"
+REVIEW = ".review-"  # how the folder is named in which accepted corrections go to the stored data
 ONE_WORD = "recognize_speech"  # what comes to the other endpoints may hold any words
 
 
@@ -37,8 +40,9 @@ class Correction:
     state: str
 
 
-def kept_media(paths: Paths, days: int) -> KeptMedia:
-    return KeptMedia(paths.prediction_log.parent / MEDIA, days)
+def kept_media(paths: Paths) -> KeptMedia:
+    """What the service keeps, to be read."""
+    return KeptMedia(paths.prediction_log.parent / MEDIA)
 
 
 def corrections(paths: Paths, media: KeptMedia, labels: Mapping[str, Sequence[str]]) -> list[Correction]:
@@ -64,10 +68,28 @@ def _state(row: Mapping, modality: str, media: KeptMedia, labels: Sequence[str])
     if modality == "audio" and row["endpoint"] != ONE_WORD:
         return f"not one word: the recording came to /{row['endpoint']}"
     if row[SIDES[modality]] not in labels:
-        return "unknown label"
+        return f"unknown label {row[SIDES[modality]]!r}"
     if KINDS[modality] not in media.find(row["request_id"]):
         return "what was sent is not kept"
     return WAITING
+
+
+def remove_left(paths: Paths) -> None:
+    """Remove the folders of people's voices and pictures that killed reviews left; those of living ones are locked."""
+    for folder in paths.var.glob(f"{REVIEW}*"):
+        with suppress(BlockingIOError, FileNotFoundError), _held(folder):
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder locked, for nobody else to remove; the kernel frees the lock of a dead process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -77,18 +99,19 @@ def as_folder(paths: Paths, media: KeptMedia, accepted: Sequence[Correction]) ->
     Raises UserError where something is no longer kept or a label cannot name a folder.
     """
     paths.var.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".review-", dir=paths.var))
+    folder = Path(tempfile.mkdtemp(prefix=REVIEW, dir=paths.var))
     try:
-        for one in accepted:
-            content = media.find(one.request_id).get(KINDS[one.modality])
-            if content is None:
-                raise UserError(f"{one.request_id}: what was sent is no longer kept")
-            if one.label != spelled(one.label) or "/" in one.label or one.label.startswith("."):
-                raise UserError(f"{one.request_id}: {one.label!r} cannot be a label; expected a plain word")
-            place = folder / one.modality / one.label
-            place.mkdir(parents=True, exist_ok=True)
-            (place / one.request_id).write_bytes(content)
-        yield folder
+        with _held(folder):
+            for one in accepted:
+                content = media.find(one.request_id).get(KINDS[one.modality])
+                if content is None:
+                    raise UserError(f"{one.request_id}: what was sent is no longer kept")
+                if one.label != spelled(one.label) or "/" in one.label or one.label.startswith("."):
+                    raise UserError(f"{one.request_id}: {one.label!r} cannot be a label; expected a plain word")
+                place = folder / one.modality / one.label
+                place.mkdir(parents=True, exist_ok=True)
+                (place / one.request_id).write_bytes(content)
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -111,10 +134,18 @@ def _decisions(paths: Paths) -> list[dict]:
     file = _file(paths)
     if not file.exists():
         return []
+    lines = enumerate(file.read_text().splitlines(), 1)
+    return [_decision(line, f"{file}, line {number}") for number, line in lines if line.strip()]
+
+
+def _decision(line: str, where: str) -> dict:
     try:
-        return [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        row = json.loads(line)
     except ValueError as fault:
-        raise UserError(f"{file}: expected a JSON object in every line: {fault}") from None
+        raise UserError(f"{where}: expected a JSON object: {fault}") from None
+    if not (isinstance(row, dict) and {"request_id", "modality", "decision"} <= row.keys()):
+        raise UserError(f"{where}: expected a JSON object with request_id, modality and decision")
+    return row
 
 
 def known_labels(paths: Paths, new: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:

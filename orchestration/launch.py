@@ -200,6 +200,7 @@ def _rows(report: dict) -> list[tuple[str, str]]:
             rows.append((f"separation, {overlap.replace('_', ' ')}", f"{figures['mean']:+.1f} dB SI-SDR improvement"))
     rows += [
         ("words recognised in the separated sound", _percent(found["word_accuracy"])),
+        ("  and said to be present", _percent(found["word_accuracy_answered"])),
         ("  in the mixture, unprocessed", _percent(found["word_accuracy_unprocessed"])),
         ("presence AUC", _figure(found["presence_auc"], ".3f")),
         ("median boundary error", _figure(found["boundary_error_ms_median"], ".0f", " ms")),

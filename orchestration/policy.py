@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ml.config import Retraining
+from orchestration.resources import digest
 
 WINDOWS, AGREEING = 3, 2  # falling accuracy counts when this many of the last windows say so
 
@@ -58,8 +59,8 @@ class State:
     """All that a decision rests on; `runs` and `reports` with the newest first.
 
     champion: its digest, None where none can be read, and then `champion_fault` says why. data, champion_data: DVC's
-    versions of the raw data, now and of what the champion was made of. tried_data: those that a challenger was made
-    of. new_labels: labelled items that the champion was not made of. scheduled: the tick of the schedule that asks.
+    versions of the raw data, now and of what the champion was made of. tried_data: those of every challenger that was
+    judged. new_labels: labelled items that the champion was not made of. scheduled: the tick of the schedule that asks.
     """
 
     now: datetime
@@ -131,8 +132,7 @@ def _causes(state: State, policy: Retraining) -> Iterator[_Cause]:
         evidence = f"accuracy-{newest.day}-{champion}"
         yield _Cause("accuracy", evidence, f"{newest.day}: {fall}", policy.drift_needs_labels)
     if policy.on_new_data and (changed := _new_data(state)):
-        version = "-".join((state.data or {})[name].removesuffix(".dir")[-8:] for name in sorted(state.data or {}))
-        yield _Cause("data", f"data-{version}", f"new data: {changed}", True)
+        yield _Cause("data", f"data-{digest(dict(state.data or {}))}", f"new data: {changed}", True)
     if state.scheduled:
         tick = state.scheduled.isoformat(timespec="minutes")
         yield _Cause("schedule", f"schedule-{tick}", f"scheduled for {tick}", False)
@@ -154,7 +154,7 @@ def _fell(report: Report, side: str, how: str, drop: float) -> bool:
 
 
 def _new_data(state: State) -> str:
-    """Which raw data no challenger has been made of yet; "" where that is none, or not known."""
+    """Which raw data no challenger has been judged on yet; "" where that is none, or not known."""
     if not state.data or not state.champion_data or state.data in state.tried_data:
         return ""
     changed = [name for name, version in state.data.items() if state.champion_data.get(name) != version]

@@ -48,7 +48,8 @@ def consider(project: Project, run: str = "") -> Outcome:
     parts = candidate_parts(paths, report["speech"]["chosen"])
     if models_digest(*parts) != report["models"]:
         raise UserError("models/candidates: not the models that reports/evaluation.json measured; evaluate them first")
-    current = _reigning(paths)
+    with champion.one_at_a_time(paths):
+        current = _reigning(paths)
     if current and current["digest"] == report["models"]:
         return Outcome(False, "the candidates are the champion", current)
     model, at = _described(report, parts), project.now().isoformat(timespec="seconds")
@@ -60,7 +61,12 @@ def consider(project: Project, run: str = "") -> Outcome:
         if current is None:
             raise UserError(f"no champion: {decision.reason}")
         return _kept(paths, model, decision.reason, current, run, at, compared)
-    pointer = _promote(project, parts, decision, answers, report, model, run)
+    with champion.one_at_a_time(paths):
+        now = champion.present(paths)
+        if now and now["digest"] != (current or {}).get("digest"):
+            why = f"{now['tag']} became champion while this one was judged; materialize `champion` to judge it again"
+            return _kept(paths, model, why, now, run, at, compared)
+        pointer = _promote(project, parts, decision, answers, report, model, run)
     return Outcome(True, decision.reason, pointer, compared)
 
 

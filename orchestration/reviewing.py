@@ -1,7 +1,7 @@
 """`python -m orchestration.reviewing [list | accept ID… | reject ID…] [--new-label LABEL]…`: from corrections to data.
 
 `accept` adds what was sent, under its corrected label, by the job `adding`; ID `all` is everything that waits. Exit
-codes: 0 something was listed or decided, 1 nothing was, 2 bad input, with one line for each fault.
+codes: 0 something was listed or decided, 1 nothing was, 2 bad input, with one line for each fault, 70 a fault of ours.
 """
 
 import sys
@@ -12,6 +12,7 @@ from ml.config import Paths, UserError, load_settings, project_root
 from orchestration import adding, feedback
 from orchestration.feedback import ACCEPTED, REJECTED, WAITING, Correction
 from orchestration.launch import prepare_instance
+from serving.cli.group import end_with
 
 DONE, NOTHING, BAD_INPUT = 0, 1, 2
 EVERYTHING = "all"
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         verb, ids, new_labels = _asked(list(arguments))
         settings = load_settings()
         paths = Paths(project_root(), settings.data.source)
-        media = feedback.kept_media(paths, settings.serving.keep_media_days)
+        feedback.remove_left(paths)
+        media = feedback.kept_media(paths)
         found = feedback.corrections(paths, media, feedback.known_labels(paths, new_labels))
         if verb == "list":
             return _list(found)
@@ -91,4 +93,4 @@ def _add(paths: Paths, media: feedback.KeptMedia, chosen: Sequence[Correction]) 
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with(main)

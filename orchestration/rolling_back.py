@@ -1,6 +1,7 @@
 """`python -m orchestration.rolling_back REASON [VERSION]`: run the job `rollback`.
 
-Exit codes: 0 the former champion is at work, 2 it is not, with one line that says why; nothing was changed then.
+Exit codes: 0 the former champion is at work; 2 it is not, with one line that says why, and nothing was changed; 70 a
+fault of ours.
 """
 
 import sys
@@ -10,6 +11,7 @@ import dagster as dg
 
 from ml.config import UserError, project_root
 from orchestration.launch import failure_reason, prepare_instance
+from serving.cli.group import end_with
 
 DONE, BAD_INPUT = 0, 2
 
@@ -58,4 +60,4 @@ def _run(reason: str, to: str) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_with(main)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import NoReturn
 
 import click
 
-from ml.config import project_root
+from ml.config import load_settings, project_root
+from serving.cli.group import one_line
 
 modality = click.argument("modality", type=click.Choice(["images", "audio"]))
 
@@ -17,7 +19,7 @@ modality = click.argument("modality", type=click.Choice(["images", "audio"]))
 @click.argument("folder", type=click.Path(exists=True))
 def add(folder: str) -> None:
     """Add the pictures and recordings of a folder or archive (images/LABEL/*, audio/LABEL/*) to the stored data."""
-    _run("add", os.path.abspath(folder))
+    run_apart("orchestration.adding", "add", os.path.abspath(folder))
 
 
 @click.command()
@@ -25,7 +27,7 @@ def add(folder: str) -> None:
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def remove(modality: str, ids: tuple[str, ...]) -> None:
     """Take items out of the stored data; earlier versions keep them."""
-    _run("remove", modality, *ids)
+    run_apart("orchestration.adding", "remove", modality, *ids)
 
 
 @click.command()
@@ -34,7 +36,7 @@ def remove(modality: str, ids: tuple[str, ...]) -> None:
 @click.argument("label")
 def relabel(modality: str, name: str, label: str) -> None:
     """Give a stored item another label."""
-    _run("relabel", modality, name, label)
+    run_apart("orchestration.adding", "relabel", modality, name, label)
 
 
 @click.command()
@@ -50,13 +52,26 @@ def review(accept: tuple[str, ...], reject: tuple[str, ...], new_label: tuple[st
         raise click.UsageError("--accept and --reject: one at a time")
     verb = ["accept", *accept] if accept else ["reject", *reject] if reject else ["list"]
     labels = [word for label in new_label for word in ("--new-label", label)]
-    _run(*verb, *labels, module="orchestration.reviewing")
+    run_apart("orchestration.reviewing", *verb, *labels)
 
 
-def _run(*words: str, module: str = "orchestration.adding") -> None:
-    """Run a job in a process of its own, for the service and its commands know nothing of Dagster."""
+def run_apart(module: str, *words: str) -> NoReturn:
+    """Run a job in a process of its own, for the service and its commands know nothing of Dagster; end as it ends.
+
+    A signal ends the job in order first: SIGTERM is passed on, Ctrl+C comes to both from the terminal.
+    """
+    with one_line():
+        load_settings()
     environment = os.environ | {"SEEHEAR_ROOT": str(project_root())}
-    sys.exit(subprocess.call([sys.executable, "-m", module, *words], env=environment))
+    job = subprocess.Popen([sys.executable, "-m", module, *words], env=environment)
+    try:
+        code = job.wait()
+    except BaseException as signalled:
+        if not isinstance(signalled, KeyboardInterrupt):
+            job.terminate()
+        job.wait()
+        raise
+    sys.exit(code)
 
 
 COMMANDS = (add, remove, relabel, review)

@@ -87,7 +87,8 @@ class Admission:
             async with asyncio.timeout(exchange.left_s):
                 await self._free.acquire()
         except TimeoutError:
-            raise Refused("deadline", f"not begun within {self.deadline_s:g} s; try again later", 504) from None
+            message = f"not begun within {self.deadline_s:g} s; try again later"
+            raise Refused("deadline", message, 504, self._retry_after_s()) from None
         finally:
             self.waiting -= 1
         return True
@@ -103,6 +104,9 @@ class Admission:
         return self._free.locked() and self.waiting >= self.max_waiting
 
     def _busy(self) -> Refused:
-        ahead_s = (self.waiting + 1) * self._usual_s / self.at_once
         message = f"{self.waiting} requests are waiting already; try again in a moment"
-        return Refused("too_many_requests", message, 429, retry_after_s=max(1, math.ceil(ahead_s)))
+        return Refused("too_many_requests", message, 429, self._retry_after_s())
+
+    def _retry_after_s(self) -> int:
+        ahead_s = (self.waiting + 1) * self._usual_s / self.at_once
+        return max(1, math.ceil(ahead_s))

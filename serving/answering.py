@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml.config import UserError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -13,11 +15,16 @@ if TYPE_CHECKING:
 
 
 def load_predictor(bundle: Path, device: str) -> Predictor:
-    """The predictor over a bundle; device "auto" is the GPU where there is one. Takes seconds, most of it torch."""
+    """The predictor over a bundle; device "auto" is the GPU where there is one. Takes seconds, most of it torch.
+
+    Raises UserError for device "cuda" where there is no GPU.
+    """
     import torch
 
     from ml.predictor import Predictor
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device: cuda: this machine has no GPU that torch can use; expected cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Predictor.load(bundle, device)

@@ -166,8 +166,8 @@ def _group_lives(group: int) -> bool:
 @click.option("--port", default=3001, show_default=True, help="Where to listen on this machine.")
 def main(port: int) -> None:
     """Serve the champion's Bento until interrupted; its workers follow every later champion."""
-    paths = load_paths()
     try:
+        paths = load_paths()
         tag = bento_of(read_champion(paths).tag, paths)
         require_free(port)
     except UserError as fault:

@@ -12,10 +12,11 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 
 import anyio
 from python_multipart.exceptions import FormParserError
@@ -98,7 +99,7 @@ class HttpLayer:
     max_body_bytes (by its declared length, and by counting what really comes), or finds the queue full.
 
     guarded: paths that need the token, where there is one; queued: those of them that `admission` lets in.
-    on_end: called with the path and the exchange when it is over.
+    on_end: called with the path and the exchange when it is over. caps: paths that take less than max_body_bytes.
     """
 
     def __init__(
@@ -111,14 +112,12 @@ class HttpLayer:
         queued: Collection[str] = (),
         drain: Drain | None = None,
         on_end: Callable[[str, Exchange], None] | None = None,
+        caps: Mapping[str, int] = MappingProxyType({}),
     ):
-        self.app, self.max_body_bytes = app, max_body_bytes
+        self.app, self.max_body_bytes, self.caps = app, max_body_bytes, caps
         self.admission = admission or Admission(1, 1, deadline_s=60)
         self.token, self.guarded, self.queued = token, frozenset(guarded), frozenset(queued)
         self.drain, self.on_end = drain or Drain(), on_end
-        self.too_large = Refused(
-            "body_too_large", f"the body is larger than the {max_body_bytes / 1e6:g} MB taken here", 413
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -137,7 +136,7 @@ class HttpLayer:
         answer = _Answer(exchange, send, scope["method"] == "HEAD", self.drain)
         try:
             self._admit(scope, exchange)
-            await self.app(scope, self._counted(receive, exchange, answer), answer.send)
+            await self.app(scope, self._counted(receive, exchange, answer, self._cap(scope)), answer.send)
         except Refused as refusal:
             await answer.refuse(refusal)
         except Exception:
@@ -154,14 +153,19 @@ class HttpLayer:
         if scope["path"] == "/readyz" and self.drain.begun:
             raise Refused("draining", "no longer taking requests; what has come is still answered", 503)
         if self.token and scope["path"] in self.guarded and not _bears(scope, self.token):
-            message = "a token is needed: send the header `Authorization: Bearer <token>`"
+            wrong = any(name == b"authorization" for name, _ in scope["headers"])
+            what = "not this service's token" if wrong else "a token is needed"
+            message = f"{what}: send the header `Authorization: Bearer <token>`"
             raise Refused("unauthorized", message, 401, headers={"WWW-Authenticate": "Bearer"})
-        if _declared_bytes(scope) > self.max_body_bytes:
-            raise self.too_large
+        if _declared_bytes(scope) > (cap := self._cap(scope)):
+            raise _too_large(cap)
         if scope["path"] in self.queued and scope["method"] == "POST":
             exchange.leave = self.admission.enter()
 
-    def _counted(self, receive: Receive, exchange: Exchange, answer: _Answer) -> Receive:
+    def _cap(self, scope: Scope) -> int:
+        return self.caps.get(scope["path"], self.max_body_bytes)
+
+    def _counted(self, receive: Receive, exchange: Exchange, answer: _Answer, cap: int) -> Receive:
         """Counts what comes, and gives it no longer than the deadline."""
         whole = False
 
@@ -177,12 +181,17 @@ class HttpLayer:
                 raise answer.instead from None
             whole = not message.get("more_body")
             exchange.received_bytes += len(message.get("body", b""))
-            if exchange.received_bytes > self.max_body_bytes:
-                answer.instead = self.too_large
-                raise self.too_large
+            if exchange.received_bytes > cap:
+                answer.instead = _too_large(cap)
+                raise answer.instead
             return message
 
         return counted
+
+
+def _too_large(cap: int) -> Refused:
+    size = f"{cap / 1e6:g} MB" if cap >= 1e6 else f"{cap / 1e3:g} kB"
+    return Refused("body_too_large", f"the body is larger than the {size} taken here", 413)
 
 
 def _bears(scope: Scope, token: str) -> bool:
@@ -294,10 +303,10 @@ async def read_files(
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused("not_a_form", f"expected multipart/form-data with a file in each of: {', '.join(names)}")
     try:
-        async with request.form(max_files=len(names + words), max_fields=MAX_FIELDS) as form:
+        async with request.form(max_files=MAX_FIELDS, max_fields=MAX_FIELDS) as form:
             files = {name: await _file(form.getlist(name), name) for name in names}
             return files | {name: _word(form.getlist(name), name) for name in words}
-    except (MultiPartException, HTTPException, FormParserError, UnicodeDecodeError, KeyError) as fault:
+    except (MultiPartException, HTTPException, FormParserError, UnicodeError, KeyError) as fault:
         reason = getattr(fault, "detail", None) or getattr(fault, "message", None) or str(fault)
         raise Refused("not_a_form", f"the multipart form cannot be read: {reason}") from None
     except ClientDisconnect:

@@ -1,8 +1,8 @@
 """Pictures and recordings as they were sent, kept only where serving.keep_media_days says so, and only that long.
 
 They lie beside the prediction log as `media/date=YYYY-MM-DD/<request id>.image` and `.audio`, untouched, so that a
-reviewed correction can become an item to train on. Days that are over are deleted, whether anything is kept today or
-not.
+reviewed correction can become an item to train on. The service, and nobody who only reads, deletes the days that are
+over, whether anything is kept today or not.
 """
 
 from __future__ import annotations
@@ -26,19 +26,17 @@ REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 class KeptMedia:
     """What was sent, by request id.
 
-    folder: where it lies; None keeps nothing. days: how long; 0 keeps nothing and deletes what was kept before.
+    folder: where it lies; None keeps nothing. days: how long; 0 keeps nothing, and sweeping deletes what was kept.
     """
 
-    def __init__(self, folder: Path | None, days: int):
+    def __init__(self, folder: Path | None, days: int = 0):
         self.folder, self.days = folder, days
-        self.deleted_days = 0
         self._swept: date | None = None
         self._guard = threading.Lock()
-        self._sweep_daily()
 
     def keep(self, request_id: str, sent: Mapping[str, bytes]) -> None:
         """Write the files of a request: "image", "audio" or both. Raises OSError where that fails."""
-        self._sweep_daily()
+        self.sweep()
         if self.folder is None or not self.days:
             return
         day = self.folder / f"date={_today()}"
@@ -54,28 +52,26 @@ class KeptMedia:
         files = {kind: next(self.folder.glob(f"date=*/{request_id}.{kind}"), None) for kind in KINDS}
         return {kind: file.read_bytes() for kind, file in files.items() if file is not None}
 
-    def sweep(self) -> int:
-        """Delete the days that are over; how many. A day from the future, left by a wrong clock, begins today."""
-        if self.folder is None or not self.folder.is_dir():
-            return 0
-        today, over = _today(), 0
-        for folder, day in _days(self.folder):
-            if day > today + timedelta(days=1):
-                _merge(folder, self.folder / f"date={today}")
-            elif day <= today - timedelta(days=self.days):
-                shutil.rmtree(folder)
-                over += 1
-        return over
-
-    def _sweep_daily(self) -> None:
+    def sweep(self) -> None:
+        """Delete the days that are over, once a day. A day from the future, left by a wrong clock, begins today."""
         with self._guard:
             if self._swept == _today():
                 return
             self._swept = _today()
         try:
-            self.deleted_days += self.sweep()
-        except OSError as fault:  # another worker may be at it, too; the daily report does it again
+            self._delete_over()
+        except OSError as fault:  # another worker may be at it, too
             logger.error("%s: not all that is over could be deleted: %s", self.folder, fault)
+
+    def _delete_over(self) -> None:
+        if self.folder is None:
+            return
+        today = _today()
+        for folder, day in _days(self.folder):
+            if day > today + timedelta(days=1):
+                _merge(folder, self.folder / f"date={today}")
+            elif day <= today - timedelta(days=self.days):
+                shutil.rmtree(folder)
 
 
 def _today() -> date:

@@ -104,7 +104,11 @@ def _calls(limits: Serving) -> dict:
         "/feedback": _call(
             "feedback",
             "Correct an answer; the correction joins the prediction log by the answer's id.",
-            {"required": True, "content": {JSON: {"schema": {"$ref": REF.format(model="Correction")}}}},
+            {
+                "required": True,
+                "description": f"The whole body is at most {schemas.MAX_FEEDBACK_BYTES / 1e3:g} kB.",
+                "content": _json("Correction"),
+            },
             schemas.FeedbackAnswer,
             status=202,
         ),
@@ -138,7 +142,7 @@ def _form(files: Mapping[str, tuple[str, str]], size: str, words: Mapping[str, s
 
 
 def _error(code: int) -> dict:
-    headers = ID | (RETRY if code in (429, 503) else {}) | (CHALLENGE if code == 401 else {})
+    headers = ID | (RETRY if code in (429, 503, 504) else {}) | (CHALLENGE if code == 401 else {})
     return {"description": ERRORS[code], "headers": headers, "content": _json("ErrorAnswer")}
 
 

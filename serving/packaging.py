@@ -87,7 +87,9 @@ def build_bento(tag: str, paths: Paths) -> str:
         context = Path(staged)
         version = f"{tag.split(':')[1]}-{_stage(context)[:8]}"
         place = _place(paths.bentoml / "bentos", f"{NAME}:{version}")
-        if not place.exists():
+        if place.exists():
+            (place / "bento.yaml").touch()  # the code may have gone back to it: bento_of takes the newest
+        else:
             with _draft(paths.bentoml) as draft:
                 _run_build(context, tag, version, draft, paths)
                 made = _place(Path(draft), f"{NAME}:{version}")
@@ -97,7 +99,7 @@ def build_bento(tag: str, paths: Paths) -> str:
 
 
 def bento_of(tag: str, paths: Paths) -> str:
-    """The tag of the Bento last built from a stored model. Raises UserError where there is none."""
+    """The tag of the Bento that build_bento last gave for a stored model. Raises UserError where there is none."""
     folder = paths.bentoml / "bentos" / NAME
     built = sorted(folder.glob(f"{tag.split(':')[1]}-*/bento.yaml"), key=lambda file: file.stat().st_mtime)
     if not built:

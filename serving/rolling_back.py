@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import click
 
-from ml.config import project_root
+from serving.adding import run_apart
 
 
 @click.command()
@@ -17,5 +13,4 @@ from ml.config import project_root
 def rollback(to: str | None, reason: str) -> None:
     """Take up the former champion, or the one named: verified first, and a running service follows by itself."""
     words = [reason, to] if to else [reason]
-    environment = os.environ | {"SEEHEAR_ROOT": str(project_root())}
-    sys.exit(subprocess.call([sys.executable, "-m", "orchestration.rolling_back", *words], env=environment))
+    run_apart("orchestration.rolling_back", *words)

@@ -104,6 +104,9 @@ class Correction(BaseModel):
     consent: bool = Field(description="Whether the correction may be used to train on.", examples=[True])
 
 
+MAX_FEEDBACK_BYTES = 64_000  # it is parsed where every request is taken in, so it has to be quick
+
+
 class FeedbackForm(IODescriptor):
     """A JSON object; arrives as the Correction, or as the Refused that says why not."""
 
@@ -227,7 +230,7 @@ class Fault(BaseModel):
     code: str = Field(pattern="^[a-z][a-z0-9_]*$", description="A short word for programs.", examples=["bad_content"])
     message: str = Field(
         description="One line for a person, naming what was wrong and what was expected.",
-        examples=["image: cannot be decoded as a picture: cannot identify image file"],
+        examples=["image: cannot be decoded as a picture: it is empty"],
     )
 
 

@@ -87,6 +87,7 @@ class ServiceInForm(bentoml.Service):
             queued=QUEUED,
             drain=Drain(),
             on_end=_count_refusals,
+            caps={"/feedback": schemas.MAX_FEEDBACK_BYTES},
         )
 
     @property
@@ -162,6 +163,7 @@ class SeeHear:
         self.predictions = RowLog(log, PREDICTION_SCHEMA, on_dropped=dropped)
         self.corrections = RowLog(feedback, FEEDBACK_SCHEMA, on_dropped=dropped)
         self.media = KeptMedia(log and log.parent / MEDIA, LIMITS.keep_media_days)
+        self.media.sweep()
         self._spare = SpareTime(ADMISSION.idle)
         logger.info("prediction log: %s", log or "none is kept; SEEHEAR_LOG or SEEHEAR_ROOT would name its place")
         self._at_work: AtWork | None = None

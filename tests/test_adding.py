@@ -21,6 +21,7 @@ from ml.config import MODALITIES, Paths, UserError
 from ml.datasets import raw_digest
 from ml.sources import added
 from ml.sources.shards import SCHEMA, Item, Listing, added_shards, amended_batches, item_batches, write_shards
+from orchestration.assets.added import Amendment, _amended
 from orchestration.launch import changed_additions
 from orchestration.mending import dvc_hash
 from orchestration.resources import Project
@@ -300,6 +301,18 @@ def test_adding_makes_stale_exactly_what_hangs_on_it_and_moves_only_new_bytes(pr
     again = seehear(project, "add", str(own))
     assert (again.returncode, "nothing new" in again.stdout) == (1, True)
     assert len(added_shards(paths, "images")) == 1
+
+
+def test_a_repeated_addition_takes_up_what_a_killed_one_left(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_SOURCE", "folder")
+    paths = Paths(project, "folder")
+    former = len(stored(paths))
+    own = write_folder(tmp_path / "own", {"images/a/late.png": picture(80), "images/b/late.png": picture(81)})
+    (left,) = added.add_folder(paths, own)  # killed before DVC knew of it
+    done = _amended(Project(root=str(project)), Amendment(folder=str(own)))
+    assert (done["images"].file, done["images"].known) == (left.file, 2)
+    assert left.file in added_shards(paths, "images")
+    assert len(stored(paths)) == former + 2
 
 
 def test_removing_and_relabelling_are_one_more_small_shard_each(project):

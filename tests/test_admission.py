@@ -146,6 +146,7 @@ def test_whose_deadline_passes_in_the_queue_gets_504_and_nothing_is_made_for_it(
         first, late = kitchen.order("first"), kitchen.order("late")
         reply = await late
         assert (reply.status, reply.code) == (504, "deadline")
+        assert int(reply.headers["retry-after"]) >= 1
         assert 0.15 < reply.took_s < 1
         kitchen.oven.set()
         assert (await first).status == 200, "what has begun is finished"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import dagster as dg
 import pytest
@@ -15,6 +16,8 @@ from renewal import ROOT
 from served import another_model
 
 from ml.config import Paths, UserError
+from ml.evaluation import Decision
+from ml.predictor.bundle import PARTS
 from orchestration import champion, promotion, reigns
 from orchestration.champion import KEPT, PROMOTED, ROLLED_BACK, roll_back
 from orchestration.resources import Project
@@ -181,6 +184,69 @@ def test_the_history_is_a_table_and_a_plot_that_name_data_and_reason(paths, mode
     assert table.count("\n| seehear:") == 4
     assert "raw_audio 11111111" in table
     assert "better \\| in w1" in table
+
+
+def test_a_model_whose_promotion_a_kill_cut_short_never_reigned_and_no_rollback_goes_to_it(paths, models, monkeypatch):
+    def killed(*_) -> None:
+        raise KeyboardInterrupt
+
+    promote(paths, models[0])
+    with monkeypatch.context() as kill:
+        kill.setattr(champion, "write_pointer", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(paths, models[1])
+    assert [row["champion"] for row in champion.reigns(paths)] == [models[0]["tag"]]
+    with pytest.raises(UserError, match="no former champion"):
+        roll_back(paths, "worse")
+    promote(paths, models[2])
+    assert [row["champion"] for row in champion.reigns(paths)] == [models[2]["tag"], models[0]["tag"]]
+    assert roll_back(paths, "worse")["digest"] == models[0]["digest"]
+
+
+def test_writers_of_the_pointer_do_not_tear_each_other_s_drafts(paths, models):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(champion.write_pointer, [paths] * 100, (models * 34)[:100]))
+    assert at_work(paths) in [model["digest"] for model in models]
+    assert list(paths.champion.parent.glob(".*.part")) == []
+
+
+def test_a_rollback_waits_for_a_promotion_and_goes_back_from_that_one(paths, models):
+    for model in models[:2]:
+        promote(paths, model)
+    with ThreadPoolExecutor(1) as pool:
+        with champion.one_at_a_time(paths):
+            waiting = pool.submit(roll_back, paths, "worse")
+            wait([waiting], timeout=0.3)
+            promote(paths, models[2])
+        assert waiting.result()["digest"] == models[1]["digest"]
+
+
+def test_a_challenger_whose_opponent_was_rolled_back_meanwhile_is_kept_out(project, paths, models, monkeypatch):
+    """The judgement is a stand-in; all around it is real."""
+
+    def judged(*_):
+        roll_back(paths, "quiet words")
+        return Decision(True, "better"), None
+
+    for model in models[1:]:
+        promote(paths, model)
+    offer(paths, models[0]["digest"])
+    monkeypatch.setattr(promotion, "_judged", judged)
+    outcome = promotion.consider(Project(root=str(project)))
+    assert not outcome.promoted
+    assert "became champion while this one was judged" in outcome.reason
+    assert at_work(paths) == outcome.pointer["digest"] == models[1]["digest"]
+    assert [row["event"] for row in champion.history(paths)] == [PROMOTED, PROMOTED, ROLLED_BACK, KEPT]
+
+
+def offer(paths: Paths, digest: str) -> None:
+    """The models of `tones` as candidates that were evaluated."""
+    for part, place in zip(PARTS, promotion.candidate_parts(paths, "cnn"), strict=True):
+        shutil.copytree(tones.bundle() / part, place)
+    settings = {"image_classifier": {}, "speech_extractor": {}, "speech_classifier": {"cnn": {}}}
+    report = {"models": digest, "speech": {"chosen": "cnn"}, "settings": settings, "gate": {}, "data": {}, "seed": 0}
+    paths.reports.mkdir()
+    (paths.reports / "evaluation.json").write_text(json.dumps(report))
 
 
 @pytest.mark.parametrize("same", ["digest", "weights", "made_of"])

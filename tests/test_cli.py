@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 import tones
+import torch
+from click.testing import CliRunner
 
 from ml import media
 from ml.config import Paths
-from serving import cli, packaging
+from serving import cli, client, packaging
 from serving.cli.files import write_sound
 from serving.cli.group import ended_in_order
 
@@ -134,8 +137,9 @@ def test_search_without_a_hit_is_exit_code_1(seehear):
 def test_search_can_be_narrowed(seehear):
     surest = seehear("search", "down.png", "talks", "--top", "1")[1].splitlines()
     assert len(surest) == 1
-    assert seehear("search", "down.png", "talks", "--min-presence", "1")[0] == 1
     assert seehear("search", "down.png", "talks", "--top", "0")[0] == 2
+    code, _, err = seehear("search", "down.png", "talks", "--min-presence", "1")
+    assert (code, err) == (1, "down: said in 2 of 2 recordings, in none with presence from 1\n")
 
 
 def test_search_names_and_counts_what_it_cannot_read_and_goes_on(seehear, files, tmp_path):
@@ -188,6 +192,32 @@ def test_the_version_names_the_champion(seehear):
     assert out == "seehear 0.1.0\nchampion d\n"
 
 
+def test_the_version_says_why_it_names_no_champion(seehear, monkeypatch, tmp_path):
+    (tmp_path / "params.yaml").write_text((CODE / "params.yaml").read_text())
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "champion.json").write_text("{")
+    monkeypatch.setenv("SEEHEAR_ROOT", str(tmp_path))
+    assert "champion none: " in (said := seehear("--version")[1])
+    assert "champion.json: cannot be read" in said
+    monkeypatch.setenv("SEEHEAR_SOURCE", "quatsch")
+    assert "champion none: SEEHEAR_SOURCE: data.source: expected one of starter" in seehear("--version")[1]
+
+
+def test_serving_with_a_wrong_setting_is_one_line(monkeypatch):
+    monkeypatch.setenv("SEEHEAR_SOURCE", "quatsch")
+    ended = CliRunner().invoke(client.main)
+    assert ended.exit_code == 2
+    assert ended.output.startswith("serve: SEEHEAR_SOURCE: data.source: expected one of starter")
+
+
+def test_the_help_names_every_command_in_full_and_the_exit_codes_apart(seehear):
+    out = seehear("--help")[1]
+    assert "\n\n  Exit codes: 0 done" in out
+    for command in ("add", "classify", "extract", "recognize", "review", "rollback", "search"):
+        (row,) = re.findall(rf"^  {command} +((?:.+\n {{5,}})*.+)$", out, re.MULTILINE)
+        assert re.search(r"[a-z]\.$", row), row
+
+
 def test_stereo_at_44100_hz_comes_back_at_its_own_rate_and_length(seehear, tmp_path):
     left = media.resample(tones.recording("down", seed=1), 8000, 44100)
     soundfile.write(tmp_path / "in.flac", np.stack([left, 0.5 * left], axis=1), 44100)
@@ -209,7 +239,48 @@ def test_ten_milliseconds_and_a_picture_of_something_else_are_nothing_found(seeh
     assert seehear("extract", "across.png", str(tmp_path / "short.wav"))[0] == 1
     code, out, _ = seehear("extract", "noise.png", "talks/down.wav")
     assert code == 1
-    assert "nothing known" in out
+    assert out == "pictured: nothing known\nso nothing was looked for in talks/down.wav\n"
+    code, out, err = seehear("search", "noise.png", "talks")
+    assert (code, out) == (1, "")
+    assert err == "seehear: noise.png: shows nothing that the model knows, so nothing was looked for\n"
+
+
+@pytest.mark.parametrize("name", ["in.wav", "link.wav"])
+def test_what_is_read_is_never_written_over(seehear, tmp_path, name):
+    recording, picture = tones.wav("down"), tones.png("down")
+    (tmp_path / "in.wav").write_bytes(recording)
+    (tmp_path / "in.png").write_bytes(picture)
+    (tmp_path / "link.wav").symlink_to("in.wav")
+    code, _, err = seehear("extract", "down.png", str(tmp_path / "in.wav"), "-o", str(tmp_path / name))
+    assert code == 2
+    assert f"{name}: is the recording itself; expected another file" in err
+    code, _, err = seehear("search", str(tmp_path / "in.png"), "talks", "--plot", str(tmp_path / "in.png"))
+    assert code == 2
+    assert "in.png: is the picture itself; expected another file" in err
+    assert ((tmp_path / "in.wav").read_bytes(), (tmp_path / "in.png").read_bytes()) == (recording, picture)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_may_not_be_entered_is_bad_input(seehear, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    code, _, err = seehear("extract", "down.png", "talks/down.wav", "-o", str(tmp_path / "closed" / "out.wav"))
+    assert code == 2
+    assert "out.wav: cannot be written: Permission denied" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_there_is_not_is_one_line(seehear, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_DEVICE", "cuda")
+    code, _, err = seehear("classify", "down.png")
+    assert code == 2
+    assert err.startswith("seehear: training.device: cuda: this machine has no GPU")
+
+
+def test_a_full_disk_under_what_is_printed_is_one_line(root):
+    environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command("--version"), env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "seehear: the disk is full\n")
 
 
 def test_samples_that_are_not_numbers_are_bad_input(seehear, tmp_path):
@@ -269,6 +340,51 @@ def test_a_signal_whose_exception_a_callback_swallowed_still_ends_the_writing(nu
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
+JOB = """
+import pathlib, time
+from serving.cli.group import end_with
+
+def main(words):
+    try:
+        pathlib.Path("begun").touch()
+        time.sleep(60)
+    finally:
+        time.sleep(0.5)
+        pathlib.Path("begun").rename("ended")
+
+end_with(main)
+"""
+COMMAND = """
+import click
+from serving.adding import run_apart
+from serving.cli.group import OneLine
+
+OneLine(commands=[click.Command("go", callback=lambda: run_apart("job"))]).main(["go"])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_job_run_apart_ends_in_order_before_its_command_does(number, code, tmp_path):
+    (tmp_path / "job.py").write_text(JOB)
+    (tmp_path / "params.yaml").write_text((CODE / "params.yaml").read_text())
+    environment = {**os.environ, "SEEHEAR_ROOT": str(tmp_path), "PYTHONPATH": str(CODE)}
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    arguments = [sys.executable, "-c", COMMAND]
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment, preexec_fn=heeding, start_new_session=True
+    ) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        assert process.wait(60) == code
+    assert (tmp_path / "ended").exists()
+
+
 def spooling(pid: int, folder: Path) -> bool:
     """Whether the process has a nameless file open in the folder that holds something already."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -311,7 +427,12 @@ def test_two_hours_need_no_more_memory_than_ten_minutes(root, files, tmp_path):
         (["extract", "down.png", "talks/both.wav", "-o", "out.mp3"], "out.mp3: expected a name that ends in .wav"),
         (["extract", "down.png", "talks/both.wav", "-o", "gone/out.wav"], "gone/out.wav: cannot be written"),
         (["search", "down.png", "gone"], "gone: not a folder"),
-        (["search", "noise.png", "talks"], "noise.png: shows nothing"),
+        (["search", "down.png", "talks", "--min-presence", "nan"], "'--min-presence': nan is no number from 0 to 1"),
+        (["extract", "down.png", "talks/both.wav", "-o", "n" * 300 + ".wav"], "n.wav: cannot be written: File name"),
+        (["extract", "down.png", "talks/both.wav", "--object", "1"], "object 1: expected 0, the picture's only object"),
+        (["extract", "noise.png", "talks/both.wav", "--object", "1"], "object 1: expected none, since nothing known"),
+        (["classify", ""], "'': expected the name of a file"),
+        (["search", "down.png", ""], "'': not a folder"),
         (["extract", "down.png"], "Missing argument 'AUDIO'"),
         (["sing"], "No such command 'sing'"),
         (["search", "down.png", "talks", "--plot", "t.gif"], "t.gif: expected a name that ends in .png or .svg"),

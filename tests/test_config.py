@@ -57,6 +57,11 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
         ("image_classifier", "optimizer", "adam", "image_classifier.optimizer: expected one of adamw, sgd, muon"),
         ("image_classifier", "steps", 5, "image_classifier.steps: expected a section of keys, got 5"),
         ("retraining", "cooldown_hours", 400, "retraining.cooldown_hours: expected at most max_cooldown_hours, 336"),
+        ("training", "seed", -1, "training.seed: expected a whole number from 0 to 4294967295, got -1"),
+        ("evaluation", "seed", 2**40, "evaluation.seed: expected a whole number from 0 to 4294967295"),
+        ("evaluation", "scenes", {"quick": 0, "medium": 1, "full": 1}, "scenes.quick: expected a number from 1 up"),
+        ("promotion", "margin", float("nan"), "promotion.margin: expected a finite number, got nan"),
+        ("image_classifier", "batch_size", 0, "image_classifier.batch_size: expected a number from 1 up, got 0"),
         ("training", "seed", True, "training.seed: expected int, got True"),
     ],
 )
@@ -90,8 +95,15 @@ def test_a_word_of_the_command_line_that_is_wrong_is_named(project, monkeypatch)
         load_settings(project)
 
 
-def test_unreadable_settings_are_one_line(project):
-    (project / "params.yaml").write_text("data: [unclosed")
+def test_a_wrong_value_of_the_environment_is_blamed_on_its_variable(project, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_SOURCE", "starters")
+    with pytest.raises(UserError, match=r"^SEEHEAR_SOURCE: data\.source: expected one of starter, .*'starters'"):
+        load_settings(project)
+
+
+@pytest.mark.parametrize("content", [b"data: [unclosed", b"data: caf\xe9"], ids=["not YAML", "not UTF-8"])
+def test_unreadable_settings_are_one_line(project, content):
+    (project / "params.yaml").write_bytes(content)
     with pytest.raises(UserError) as refused:
         load_settings(project)
     assert "\n" not in str(refused.value)

@@ -1,6 +1,7 @@
 """Splits, packing, and the refusal of data that has not passed its checks."""
 
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ from data_checks.facts import measure_shards
 from ml import media
 from ml.config import Data, Paths, UserError, load_settings
 from ml.datasets import load_images, load_speech, raw_digest
-from ml.datasets.prepare import ArrayFile, prepare, publish_prepared
+from ml.datasets.prepare import ArrayFile, _recordings, prepare, publish_prepared
 from ml.datasets.splits import MANY_GROUPS, MANY_OF_A_LABEL, SPLITS, Row, Shares, divide, draw
 from ml.sources import folder
 from ml.sources.shards import Item, Listing, write_shards
@@ -251,6 +253,16 @@ def test_recordings_come_back_as_they_were_at_the_commonest_rate(made):
         expected = media.resample(stored, rate_hz, 8000)
         assert np.abs(speech.clip(row) - expected).max() <= 1 / 32768
         assert speech.clip(row).dtype == np.float32
+
+
+@pytest.mark.parametrize("peak", [0.5, 1.0, 4.0, 32768.0])
+def test_floats_beyond_full_scale_are_turned_down_and_not_clipped(peak):
+    sound = peak * np.sin(np.arange(800) / 5)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound, 8000, format="WAV", subtype="FLOAT")
+    batch = pa.RecordBatch.from_pydict({"id": ["loud"], "bytes": [buffer.getvalue()]})
+    samples, _ = _recordings(batch, 8000)
+    assert np.abs(samples / 32768 - sound / max(1.0, np.abs(sound).max())).max() < 1e-4
 
 
 def test_the_clips_lie_one_behind_the_other(made):

@@ -55,6 +55,12 @@ def test_a_batch_of_one_equals_a_batch_of_many_padded_to_its_longest():
         assert torch.allclose(together.presence_logits[i], alone.presence_logits[0], atol=1e-4)
 
 
+def test_a_last_sample_in_a_window_of_its_own_does_not_turn_a_recording_down():
+    sound = torch.cat((mixtures(1, 256 * 8)[0], torch.tensor([0.9])))[None]
+    gain = extraction.recording_gain(sound, 256)
+    assert torch.equal(gain, extraction.recording_gain(torch.nn.functional.pad(sound, (0, 255)), 256))
+
+
 def test_the_level_of_a_recording_scales_the_estimate_and_nothing_else():
     model, mixture, query = extractor(), mixtures(), queries()
     loud, quiet = model(mixture, query), model(0.01 * mixture, query)

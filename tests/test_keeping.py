@@ -38,18 +38,24 @@ def test_what_was_sent_is_found_by_its_request_untouched(tmp_path):
 def test_what_is_over_goes(tmp_path, days, kept):
     KeptMedia(tmp_path, 30).keep(ID, SENT)
     age(tmp_path, days)
-    assert bool(KeptMedia(tmp_path, 30).find(ID)) == kept
+    media = KeptMedia(tmp_path, 30)
+    media.sweep()
+    assert bool(media.find(ID)) == kept
 
 
 def test_switched_off_what_was_kept_goes(tmp_path):
     KeptMedia(tmp_path, 30).keep(ID, SENT)
-    assert KeptMedia(tmp_path, 0).find(ID) == {}
+    off = KeptMedia(tmp_path, 0)
+    assert off.find(ID) == SENT, "who only reads deletes nothing"
+    off.keep(ID, {})
+    assert off.find(ID) == {}
 
 
 def test_a_day_that_a_wrong_clock_put_into_the_future_begins_today(tmp_path):
     KeptMedia(tmp_path, 30).keep(ID, SENT)
     age(tmp_path, -3650)
     media = KeptMedia(tmp_path, 30)
+    media.sweep()
     assert media.find(ID) == SENT
     assert [day.name for day in tmp_path.iterdir()] == [f"date={datetime.now(UTC).date()}"]
 

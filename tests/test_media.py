@@ -3,6 +3,9 @@
 import hashlib
 import io
 import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -85,6 +88,22 @@ def test_transparency_is_laid_on_black():
     assert media.decode_picture(saved(grey, "PNG")).tolist() == [[[0]]]
 
 
+def test_dark_ink_on_a_transparent_ground_is_laid_on_white():
+    ink = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    ink.putpixel((1, 0), (0, 0, 0, 255))
+    ink.putpixel((2, 0), (255, 255, 255, 60))  # a faint light edge
+    assert media.decode_picture(saved(ink, "PNG"))[0].tolist() == [[255] * 3, [0] * 3, [255] * 3]
+    grey = Image.new("LA", (2, 1), (0, 0))
+    grey.putpixel((1, 0), (20, 255))
+    assert media.decode_picture(saved(grey, "PNG")).tolist() == [[[255], [20]]]
+
+
+def test_an_opaque_picture_with_an_alpha_channel_is_as_without():
+    dark = Image.new("RGB", (8, 8), (40, 30, 20))
+    opaque = media.decode_picture(saved(dark.convert("RGBA"), "PNG"))
+    assert np.array_equal(opaque, media.decode_picture(saved(dark, "PNG")))
+
+
 def test_sixteen_bit_grey_is_scaled_to_eight():
     deep = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
     assert media.decode_picture(saved(deep, "PNG"))[..., 0].tolist() == [[0, 1, 255]]
@@ -97,10 +116,48 @@ def test_a_damaged_picture_is_refused_by_its_name():
             media.decode_picture(content, name="cat.jpg")
 
 
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"not a picture", "its format is not known")])
+def test_what_is_no_picture_is_told_what_was_expected(content, reason):
+    with pytest.raises(UserError, match=f"^cat: cannot be decoded as a picture: {reason}; expected PNG, JPEG"):
+        media.decode_picture(content, name="cat")
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"not a sound", "its format is not known")])
+def test_what_is_no_recording_is_told_what_was_expected(content, reason):
+    with pytest.raises(UserError, match=f"^cat: cannot be decoded as a recording: {reason}; expected WAV, FLAC"):
+        media.decode_recording(content, name="cat")
+
+
 def test_a_huge_picture_is_refused_before_it_is_unpacked():
     small_file = saved(Image.new("1", (9000, 9000)), "PNG")
     with pytest.raises(UserError, match="bomb: 9000 x 9000 pixels, expected at most 25 megapixels"):
         media.decode_picture(small_file, name="bomb")
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def declared(width: int, height: int) -> bytes:
+    """A PNG of one bit a pixel, without its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_size_that_pillow_refuses_is_said_in_our_words_an_icon_s_hidden_one_too():
+    huge = declared(20000, 20000)
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(huge), 22) + huge
+    for content in (huge, icon):
+        with pytest.raises(UserError, match=r"^bomb: over 178 megapixels, expected at most 25 megapixels"):
+            media.decode_picture(content, name="bomb")
+
+
+def test_a_huge_picture_brings_no_warning_of_pillow(tmp_path):
+    (tmp_path / "p.png").write_bytes(declared(10000, 10000))
+    code = "import sys, pathlib; from ml import media; media.decode_picture(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "p.png"], capture_output=True, text=True)
+    assert "10000 x 10000 pixels, expected at most 25" in done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_floating_point_pixels_are_refused():
@@ -205,6 +262,11 @@ def test_a_resized_picture_is_square_and_within_the_range_of_its_pixels(pixels, 
     assert square.dtype == np.uint8
     assert square.min() >= pixels.min()
     assert square.max() <= pixels.max()
+
+
+def test_a_very_long_strip_is_not_padded_to_its_own_square():
+    strip = np.full((1, 2_000_000, 1), 9, np.uint8)
+    assert (media.resize_square(strip, 28) == 9).all()
 
 
 def test_padding_takes_the_colour_of_the_border():

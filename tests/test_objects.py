@@ -161,6 +161,14 @@ def test_several_things_in_one_picture_are_found_and_named_on_dark_and_light_gro
     assert 2 * right / (kept + wanted) >= 0.9
 
 
+def test_what_is_found_beside_the_picture_is_no_object_of_it(see, monkeypatch):
+    outside, inside = [100.0, 10.0, 110.0, 20.0], [5.0, 10.0, 25.0, 40.0]
+    boxes = torch.tensor([outside, inside]) / detection.CELL
+    monkeypatch.setattr(detection, "peaks", lambda *maps: (boxes, torch.tensor([0.9, 0.8])))
+    found = see._detector(np.zeros((112, 56, 1), np.uint8))
+    assert found.boxes.tolist() == [inside]
+
+
 def test_the_largest_of_several_is_what_is_pictured_unless_another_is_asked_for(see):
     picture = np.zeros((100, 160, 1), np.uint8)
     for label, side, left in (("ring", 56, 10), ("bar", 42, 100)):

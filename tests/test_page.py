@@ -365,6 +365,31 @@ def test_two_examples_are_mixed_as_asked_and_the_mixture_is_what_is_heard_and_se
     assert answer["pictured"]["label"] == "slanted"
 
 
+@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+def test_a_recording_that_cannot_be_read_is_not_offered_for_mixing(open_page, language):
+    page = open_page(locale=language)
+    page.check("input[value=mix]")
+    chosen, offered = page.input_value("#mix-second"), page.locator("#mix-second option").count()
+    page.set_input_files("#mix-file", {"name": "junk.wav", "mimeType": "audio/wav", "buffer": b"junk"})
+    said = {"en-GB": "junk.wav cannot be read as a recording here", "zh-CN": "junk.wav 无法作为录音读取"}[language]
+    page.wait_for_selector(f"#message.bad >> text={said}")
+    assert (page.input_value("#mix-second"), page.locator("#mix-second option").count()) == (chosen, offered)
+    assert page.is_hidden("#again")
+
+
+def test_a_recording_with_samples_that_are_no_numbers_is_shown_and_refused(open_page, tmp_path):
+    page = open_page("status of 400")
+    sound = sound_in(tones.wav("down"))[0]
+    sound[[100, 200]] = np.nan, np.inf
+    soundfile.write(tmp_path / "nan.wav", sound, tones.RATE_HZ, subtype="FLOAT")
+    draw(page, "down")
+    page.set_input_files("#recording-file", tmp_path / "nan.wav")
+    page.wait_for_selector("#recording-note >> text=nan.wav")
+    assert page.is_visible("#preview")
+    page.click("#go")
+    page.wait_for_selector("#message.bad >> text=not finite")
+
+
 def test_one_click_mixes_two_words_and_takes_one_out(page):
     answer = one_click(page, "Two words at once")
     assert page.is_checked("input[value=mix]")

@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from renewal import DAY, START, Simulated, record_run, simulated_project, tick, write_verdict
+from renewal import DAY, START, Simulated, record_run, simulated_project, stand_in, tick, write_verdict
 
 from ml.config import load_settings
-from orchestration import automation, decisions, evidence
+from orchestration import automation, champion, decisions, evidence
 from orchestration.policy import Accuracy, Decision, PastRun, Report, State, cooldown, decide
 
 POLICY = load_settings(Path(__file__).resolve().parents[1]).retraining
@@ -78,6 +78,16 @@ def test_new_data_start_one_once_there_are_enough_labels():
     assert "29 new labels, at least 30 wanted" in few.reason
     tried = replace(new, tried_data=({"raw_audio": "a2"},))
     assert not decide(tried, POLICY).start, "a challenger was made of just these data"
+
+
+def test_raw_data_that_changed_under_the_same_added_ones_are_evidence_of_their_own():
+    first, second = (
+        replace(QUIET, data={"raw_audio": f"{raw * 32}.dir+{'a' * 32}.dir"}, new_labels=POLICY.min_new_labels)
+        for raw in "12"
+    )
+    answered = (past(1000, "kept", decide(first, POLICY).evidence),)
+    assert not decide(replace(first, runs=answered), POLICY).start
+    assert decide(replace(second, runs=answered), POLICY).start
 
 
 def test_the_schedule_starts_one_within_the_same_budget():
@@ -168,6 +178,42 @@ def test_the_sensor_asks_for_one_run_tagged_with_its_reason_and_not_again_before
     assert "under way" in tick(instance, project).skip_reason.skip_message
     record_run(instance, wanted)
     assert "under way" in tick(instance, project).skip_reason.skip_message
+
+
+@pytest.mark.parametrize(
+    ("gate", "status", "outcome"),
+    [
+        ("promoted", "FAILURE", "promoted"),
+        ("kept", "CANCELED", "kept"),
+        ("", "FAILURE", "failed"),
+        ("", "CANCELED", "failed"),
+        ("", "SUCCESS", ""),
+        ("promoted", "STARTED", "under way"),
+    ],
+)
+def test_a_run_that_is_over_ended_as_the_gate_said_and_without_its_word_failed(instance, gate, status, outcome):
+    tags = {evidence.OUTCOME: gate} if gate else {}
+    instance.create_run_for_job(stand_in, tags=tags, status=dg.DagsterRunStatus(status))
+    assert [run.outcome for run in evidence.past_runs(instance)] == [outcome]
+
+
+def test_a_retraining_that_is_run_again_counts_from_then_and_not_from_when_the_first_was_asked_for(instance):
+    tags = {evidence.ASKED: START.isoformat()}
+    first = instance.create_run_for_job(stand_in, tags=tags)
+    instance.create_run_for_job(stand_in, tags=tags, parent_run_id=first.run_id, root_run_id=first.run_id)
+    again, once = evidence.past_runs(instance)
+    assert once.asked == START
+    assert abs(datetime.now(UTC) - again.asked) < HOUR
+
+
+def test_data_are_tried_once_their_challenger_was_judged_and_not_once_it_was_measured(instance, project):
+    data = {"raw_audio": "a2"}
+    project.paths.reports.mkdir(parents=True)
+    (project.paths.reports / "evaluation.json").write_text(json.dumps({"data": data}))
+    assert data not in evidence.gather(instance, project).tried_data
+    row = {"event": champion.KEPT, "digest": "d", "data": {**data, "prepared_audio": "b"}}
+    champion.keep(project.paths, row)
+    assert data in evidence.gather(instance, project).tried_data
 
 
 def test_reports_from_before_the_champion_say_nothing_about_it(instance, project):

@@ -78,6 +78,13 @@ def test_better_by_chance_alone_keeps_the_champion():
     assert not decide_promotion(mixed, answers(), RULES).promote, "many differ, few more are right"
 
 
+def test_what_is_sure_for_one_figure_alone_is_chance_for_the_best_of_four():
+    answered = answers(speech=16), answers()
+    alone = paired_interval(answered[0]["speech_accuracy"].scores - answered[1]["speech_accuracy"].scores, 0.95, 0)
+    assert alone[0] > 0
+    assert not decide_promotion(*answered, RULES).promote
+
+
 @pytest.mark.parametrize("worse", [{"image": 24}, {"speech": 24}, {"presence": 0.7}, {"gain_db": 4.6}])
 def test_worse_by_more_than_the_margin_in_one_figure_outweighs_all_others(worse):
     better = {"image": 2, "speech": 2, "gain_db": 6.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from conftest import commit_all, copy_checkout, project_environment
 from test_adding import picture, sound, stored
 
 from data_checks.drift.log import FEEDBACK_SCHEMA, LOG_SCHEMA
-from ml.config import Paths
+from ml.config import Paths, UserError
 from ml.sources.shards import Item, Listing, added_shards, write_shards
 from orchestration import feedback, reviewing
 from orchestration.resources import Project
@@ -72,7 +73,7 @@ def test_every_correction_has_a_state_that_says_why(tmp_path):
     assert states(paths, media) == {
         1: "waiting",
         2: "no consent",
-        3: "unknown label",
+        3: "unknown label 'zebra'",
         4: "waiting",
         5: "waiting",
         6: "not one word: the recording came to /extract",
@@ -95,6 +96,29 @@ def test_a_decision_stays_whatever_comes_after(tmp_path):
     }
 
 
+@pytest.mark.parametrize("line", ["[]", "{}", "no JSON"])
+def test_a_decision_that_cannot_be_read_is_named_with_its_line(tmp_path, line):
+    paths = Paths(tmp_path, "folder")
+    media = fill(paths)
+    feedback.decide(paths, feedback.REJECTED, feedback.corrections(paths, media, LABELS)[:1])
+    with (tmp_path / "data" / "feedback" / "decisions.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(UserError, match=r"decisions\.jsonl, line 2: expected a JSON object"):
+        feedback.corrections(paths, media, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("adding", ["remove", "images", "0"]), ("reviewing", ["list"]), ("rolling_back", ["a reason"])],
+)
+def test_a_fault_of_ours_is_not_taken_for_nothing_done(monkeypatch, module, words):
+    monkeypatch.setattr("ml.config.project_root", lambda: 1 / 0)
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(Path(reviewing.__file__).with_name(f"{module}.py")), run_name="__main__")
+    assert end.value.code == 70
+
+
 def test_the_asset_shows_what_waits_and_why_the_rest_does_not(tmp_path):
     from orchestration.assets.monitoring import feedback as asset
 
@@ -109,8 +133,8 @@ def test_the_asset_shows_what_waits_and_why_the_rest_does_not(tmp_path):
     shown = made.materialization.metadata
     assert shown["dagster/row_count"].value == 8
     rows = {record.data["state"]: record.data["corrections"] for record in shown["states"].records}
-    # the project keeps no media, so that nothing can wait, and what an earlier setting kept has been deleted
-    assert rows["what was sent is not kept"] == 3
+    assert rows["waiting"] == 2, "keep_media_days is 0 here, but only the service deletes"
+    assert rows["what was sent is not kept"] == 1
     assert rows["no consent"] == 1
 
 
@@ -143,10 +167,14 @@ def project(tmp_path) -> Path:
 def test_the_command_lists_what_waits_and_refuses_what_cannot_be_accepted(project, monkeypatch, capsys):
     for name, value in {"ROOT": str(project), "SOURCE": "folder", "KEEP_MEDIA_DAYS": "30"}.items():
         monkeypatch.setenv(f"SEEHEAR_{name}", value)
-    assert reviewing.main(["list"]) == 0
+    dead = project / "var" / ".review-dead" / "audio" / "a"
+    dead.mkdir(parents=True)
+    with feedback.as_folder(Paths(project, "folder"), feedback.kept_media(Paths(project, "folder")), []) as living:
+        assert reviewing.main(["list"]) == 0
+        assert list((project / "var").glob(".review-*")) == [living], "what a killed review left goes"
     listed = capsys.readouterr().out
     assert f"{request(1)}  images  a → b  2026-03-02T12:00:00+00:00" in listed
-    assert "unknown label: 1" in listed
+    assert "unknown label 'zebra': 1" in listed
     assert reviewing.main(["accept", request(2), request(8)]) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"seehear: {request(2)}: no consent",

@@ -186,6 +186,24 @@ def test_a_placed_clip_is_shifted_and_silent_elsewhere(bank):
     assert torch.equal(early[:, : size - 30], at_zero[:, 30:])
 
 
+@pytest.mark.parametrize("hiss", [0, 1])
+def test_a_word_after_a_long_pause_is_what_is_kept_of_a_long_clip(speech, hiss):
+    lead = hiss * np.random.default_rng(0).integers(-2, 3, 4 * speech.sample_rate_hz)
+    word = np.array(speech.samples[: speech.lengths[0]])
+    late = dataclasses.replace(
+        speech.of(*speech.group[:1]),
+        samples=np.concatenate((lead.astype(word.dtype), word)),
+        offsets=np.array([0]),
+        lengths=np.array([len(lead) + len(word)]),
+        ids=speech.ids[:1],
+        labels=speech.labels[:1],
+    )
+    bank = scenes.clip_bank(late, torch.device("cpu"), speeds=((1, 1),))
+    assert bank.active_starts[0, 0] == 0
+    assert bank.lengths[0, 0] <= len(word)
+    assert bank.active_ends[0, 0] > len(word) / 2
+
+
 def test_silent_clips_are_refused_by_name(speech):
     mute = dataclasses.replace(speech, samples=np.zeros_like(speech.samples))
     with pytest.raises(UserError, match=f"clip {speech.ids[0]}: expected sound"):

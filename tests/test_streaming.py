@@ -17,7 +17,7 @@ from ml.models import save_model
 from ml.predictor import Interval, Predictor, Word, separating, streaming
 from ml.predictor.locating import SpanTracker, _likeliest, located, told, without_conflicts
 from ml.predictor.separating import Separator
-from ml.predictor.streaming import TOLD_WITHIN_S, Sound, SurestStretch, of_length, pieces, resampled
+from ml.predictor.streaming import BLOCK_SAMPLES, TOLD_WITHIN_S, Sound, SurestStretch, of_length, pieces, resampled
 
 RATE_HZ = tones.RATE_HZ
 LABELS = ("a", "b", "c")
@@ -79,6 +79,13 @@ def test_resampling_in_blocks_equals_resampling_the_whole(monkeypatch, from_hz, 
     blocks = list(resampled(cut(whole, [4999, 1, 777]), from_hz, to_hz))
     assert samples < 60_000 or len(blocks) > 3 or to_hz == 8001
     np.testing.assert_allclose(np.concatenate(blocks), media.resample(whole, from_hz, to_hz), atol=1e-7)
+
+
+@pytest.mark.parametrize("from_hz", [1, 7, 100])
+def test_a_recording_of_few_samples_a_second_is_resampled_in_blocks_as_well(from_hz):
+    blocks = list(resampled([noise(BLOCK_SAMPLES * 3 * from_hz // 8000 + 50)], from_hz, 8000))
+    assert len(blocks) > 2
+    assert max(map(len, blocks)) <= 2 * BLOCK_SAMPLES
 
 
 @given(sizes, st.integers(0, 300), st.integers(0, 300))
@@ -317,6 +324,8 @@ def test_a_clipped_recording_still_says_its_word(predictor, small_pieces):
         ([], "at least one sample"),
         ([np.zeros(0, np.float32)], "at least one sample"),
         ([np.zeros(9000, np.float32), np.array([0.1, np.nan], np.float32)], "finite"),
+        ([np.zeros(9000, np.float32), np.array([0.1, 1e20], np.float32)], "finite"),
+        ([np.array([0.1, 1e300])], "finite"),
         ([np.zeros(9000, np.float32), np.zeros((4, 2), np.float32)], "one channel"),
     ],
 )

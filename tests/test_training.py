@@ -162,6 +162,48 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):
     assert torch.equal(changed.model.weight, fresh.model.weight)
 
 
+def test_a_checkpoint_of_other_code_is_not_resumed(tmp_path, monkeypatch):
+    with pytest.raises(Crash):
+        fitted(a_run(tmp_path), 35)
+    monkeypatch.setattr(loop, "code_digest", lambda: "another")
+    run = a_run(tmp_path)
+    assert loop.resume(run, parts=None)[0] == 0  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 1000, b"no checkpoint"])
+def test_a_checkpoint_that_cannot_be_read_is_begun_anew(tmp_path, content, capsys):
+    run = a_run(tmp_path)
+    run.checkpoint.write_bytes(content)
+    assert len(fitted(run).history) == 5
+    assert f"{run.checkpoint}: cannot be read" in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_and_is_never_kept(tmp_path):
+    run = a_run(tmp_path)
+
+    def loss_of(model, step, generator):
+        return (model.weight.sum() * 0 + (step == 19) * 0.0).sqrt() if step == 19 else model.weight.sum()
+
+    with pytest.raises(FloatingPointError, match="at step 20: expected a finite number"):
+        loop.fit(run, torch.nn.Linear(2, 1), loss_of, lambda model: {})
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 10
+
+
+def test_neighbouring_seeds_drop_out_differently(tmp_path):
+    drawn = {}
+    for seed in (0, 1):
+        how = dataclasses.replace(recipe(5, 1), learning_rate=0.1)
+        run = loop.plan_run("line", how, dataclasses.replace(CPU, seed=seed), {}, tmp_path, False)
+        drawn[seed] = []
+
+        def loss_of(model, step, generator, seen=drawn[seed]):
+            seen.append(torch.rand(()).item())
+            return model.weight.sum()
+
+        loop.fit(run, torch.nn.Linear(2, 1), loss_of, lambda model: {})
+    assert not set(drawn[0]) & set(drawn[1])
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_kept(tmp_path):
     run = a_run(tmp_path)
 

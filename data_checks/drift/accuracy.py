@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data_checks.drift.samples import from_known_models
+from data_checks.drift.samples import from_known_models, like_endpoints
 from ml.config import Monitoring
 
 BINS = 5  # few, or chance alone would look like a bad calibration in the hundreds of answers that there are
@@ -39,29 +39,35 @@ class Accuracy:
     why_not: str = ""
 
 
-def measure_accuracy(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Monitoring) -> dict[str, Accuracy]:
+def measure_accuracy(
+    reference: pd.DataFrame, window: pd.DataFrame, monitoring: Monitoring, seed: int = 0
+) -> dict[str, Accuracy]:
     """By side ("pictured", "heard"): what is expected, estimated and known of the named answers of a window.
+
+    Only answers of the reference's model count, and endpoints are compared with themselves, as in `measure_drift`.
 
     reference, window: as `reference_from_evaluation` and `read_log` give them. An estimate is given only where the
     confidences of the reference are within monitoring.max_calibration_error of the truth, and its interval is as much
     wider. It knows nothing of a relation between input and label that changed: only corrections show that.
     """
-    return {side: _of_side(side, reference, window, monitoring) for side in SIDES}
+    return {side: _of_side(side, reference, window, monitoring, seed) for side in SIDES}
 
 
-def _of_side(side: str, reference: pd.DataFrame, window: pd.DataFrame, monitoring: Monitoring) -> Accuracy:
+def _of_side(side: str, reference: pd.DataFrame, window: pd.DataFrame, monitoring: Monitoring, seed: int) -> Accuracy:
     known = _named(reference, side)
     known = known.loc[known[f"corrected_{side}"].notna()] if f"corrected_{side}" in known else known.iloc[:0]
-    rows = _named(window, side)
+    rows = from_known_models(_named(window, side), reference)
+    if len(rows):
+        known, rows = like_endpoints(known, rows, np.random.default_rng(seed))
     real = _real(rows, side, monitoring.min_corrections)
     if len(known) < monitoring.min_window:
-        why = f"the reference holds {len(known)} labelled answers, expected at least {monitoring.min_window}"
+        least = f"expected at least {monitoring.min_window}"
+        why = f"the reference holds {len(known)} labelled answers of like endpoints, {least}"
         return replace(real, why_not="; ".join(filter(None, (real.why_not, why))))
     right = (known[side] == known[f"corrected_{side}"]).to_numpy()
     error = calibration_error(known[f"{side}_confidence"].to_numpy(float), right)
     expected = float(right.mean())
-    of_champion = from_known_models(rows, reference)
-    estimate = _estimate(of_champion[f"{side}_confidence"].to_numpy(float), error, monitoring)
+    estimate = _estimate(rows[f"{side}_confidence"].to_numpy(float), error, monitoring)
     told = replace(
         estimate,
         expected=expected,
@@ -79,8 +85,8 @@ def _of_side(side: str, reference: pd.DataFrame, window: pd.DataFrame, monitorin
 def _named(frame: pd.DataFrame, side: str) -> pd.DataFrame:
     """The answers that name something, with a confidence."""
     if side not in frame:
-        return pd.DataFrame(columns=[side, f"{side}_confidence", f"corrected_{side}", "model"])
-    return frame.loc[frame[side].notna() & frame[f"{side}_confidence"].notna()]
+        return pd.DataFrame(columns=[side, f"{side}_confidence", f"corrected_{side}", "model", "endpoint"])
+    return frame.loc[frame[side].notna() & frame[f"{side}_confidence"].notna()].reset_index(drop=True)
 
 
 def calibration_error(confidences: np.ndarray, right: np.ndarray) -> float:

@@ -31,7 +31,7 @@ def judge_day(
     verdict = replace(
         measure_drift(reference, window, monitoring, seed),
         model=_model(reference),
-        accuracy=measure_accuracy(reference, window, monitoring),
+        accuracy=measure_accuracy(reference, window, monitoring, seed),
         corrections=count_corrections(reference, window),
     )
     former, torn = _former(day, reports, verdict.model)

@@ -101,16 +101,24 @@ def values(frame: pd.DataFrame, feature: Feature) -> tuple[np.ndarray, np.ndarra
 
 
 def distinct(frame: pd.DataFrame, feature: Feature) -> pd.DataFrame:
-    """One row of every input that has the feature's side, where the feature depends on the input alone.
+    """One row of every input that has the feature's side; of every question, where the endpoint and both inputs count.
 
-    The reference asks the same picture and recording at several endpoints; counted twice, they would pass for twice
-    the evidence and raise false alarms. An input is known by its facts, which are measured to four digits.
+    The same picture and recording come at several endpoints and again; counted twice, they would pass for twice the
+    evidence and raise false alarms. An input is known by its facts, which are measured to four digits.
     """
-    if not feature.of_input:
-        return frame
-    facts = [one.column for one in FEATURES if (one.side, one.kind) == (feature.side, "fact")]
+    sides = (feature.side,) if feature.of_input else tuple(SIGNS)
+    facts = [one.column for one in FEATURES if one.kind == "fact" and one.side in sides]
     filled = frame.loc[frame[feature.column].notna()] if feature.kind != "labels" else frame
-    return filled.loc[~(filled.duplicated(facts) & filled[facts].notna().any(axis=1))]
+    again = filled.duplicated(facts if feature.of_input else ["endpoint", *facts])
+    return filled.loc[~(again & filled[facts].notna().any(axis=1))]
+
+
+def like_endpoints(
+    reference: pd.DataFrame, window: pd.DataFrame, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of endpoints that both sides have, in the window's mix; all, where the reference names no endpoint."""
+    known, asked = (pd.Series(frame["endpoint"]) for frame in (reference, window))
+    return matched(reference, window, known, asked, rng) if known.count() else (reference, window)
 
 
 def labels(frame: pd.DataFrame, feature: Feature) -> pd.Series:

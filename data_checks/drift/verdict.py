@@ -18,6 +18,7 @@ from data_checks.drift.samples import (
     distinct,
     from_known_models,
     labels,
+    like_endpoints,
     matched,
     measured,
     values,
@@ -92,10 +93,9 @@ def measure_drift(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Mon
 
     Every feature with at least `monitoring.min_window` values on both sides is tested: facts by Kolmogorov-Smirnov,
     confidences by that and by their mean, labels and embeddings by permutation, both as a whole and for a part that is
-    new. Holm's correction over all of them holds the chance of
-    any false alarm at `monitoring.alpha`. Endpoints are compared with themselves: the reference is thinned to the
-    window's mix of endpoints, and an input that it holds more than once counts once. Where a model other than the
-    reference's answered, only the facts are compared.
+    new. Holm's correction over all of them holds the chance of any false alarm at `monitoring.alpha`. Endpoints are
+    compared with themselves: the reference is thinned to the window's mix of endpoints. An input that came more than
+    once counts once on either side. Where a model other than the reference's answered, only the facts are compared.
 
     Raises UserError where alpha is not between 0 and 1.
     """
@@ -140,7 +140,7 @@ def _by_endpoint(comparison: _Comparison) -> tuple[_Comparison, tuple[str, ...]]
     if known.count():
         strange = asked.loc[~asked.isin(known)].fillna("no endpoint").value_counts()
         notes = tuple(f"{rows} answers of {name}: none such in the reference" for name, rows in strange.items())
-        reference, window = matched(reference, window, known, asked, comparison.generator(len(FEATURES)))
+    reference, window = like_endpoints(reference, window, comparison.generator(len(FEATURES)))
     return replace(comparison, reference=reference, window=window), notes
 
 
@@ -150,7 +150,7 @@ def _samples(comparison: _Comparison) -> tuple[Samples, tuple[str, ...]]:
     samples, skipped = {}, []
     for feature in FEATURES:
         rows = from_known_models(window, reference) if feature.of_model else window
-        (before, _), (after, places) = values(distinct(reference, feature), feature), values(rows, feature)
+        (before, _), (after, places) = (values(distinct(one, feature), feature) for one in (reference, rows))
         if min(len(before), len(after)) < enough:
             whose = " by the reference's model" if len(rows) < len(window) else ""
             counts = f"{len(after)} values{whose}, {len(before)} in the reference"

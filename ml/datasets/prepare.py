@@ -203,7 +203,8 @@ def _recordings(items: pa.RecordBatch, rate_hz: int) -> tuple[np.ndarray, list[i
     clips = []
     for name, content in _named(items):
         waveform, own_hz = media.decode_recording(content, name=name)
-        clips.append(media.to_int16(media.resample(waveform, own_hz, rate_hz)))
+        sound = media.resample(waveform, own_hz, rate_hz)
+        clips.append(media.to_int16(sound / np.abs(sound).max(initial=1.0)))  # floats may go beyond full scale
     return np.concatenate(clips), [len(clip) for clip in clips]
 
 

@@ -59,8 +59,9 @@ def divide(rows: Sequence[Row], shares: Shares, seed: int) -> Division:
     """Split rows: the publisher's test stays test, the rest is divided by the finest rule the data allow.
 
     Groups (speakers, writers) stay on one side where there are at least four that no published test shares. Items with
-    equal content always fall together. Where every label can stand in every split it does, if need be by moving whole
-    groups out of train; where a label has too few groups or items it learns first, and `about` says what is missing.
+    equal content fall together where no group or published test parts them. Where every label can stand in every split
+    it does, if need be by moving whole groups out of train; where a label has too few groups or items it learns first,
+    and `about` says what is missing.
     What was added is divided after what was there before, which so never changes sides: it goes where its group or an
     equal content is already, and is drawn by the same shares where that is new.
     Raises UserError where a split comes out empty.

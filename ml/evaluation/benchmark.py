@@ -1,7 +1,8 @@
 """Extraction measured on seeded scenes: separation, presence, places, and whether another picture fetches another word.
 
-SI-SDR is measured on the extractor's estimate from before the presence decision, so that a missed word counts where
-misses are counted (presence AUC, misses, localisation) and not a second time as silence.
+SI-SDR and word accuracy are measured on the extractor's estimate from before the presence decision, so that a missed
+word counts where misses are counted (presence AUC, misses, localisation) and not a second time as silence. How often
+the whole answer is right, said to be present and recognised, is a figure of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ml.evaluation import metrics
 from ml.evaluation.examples import Example
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
 from ml.evaluation.recognition import one_thread, renumbered, seconds
-from ml.predictor import Interval, Predictor, Word
+from ml.predictor import Interval, Predictor, Separated, Word
 
 SCENES_PER_PASS = 60
 SPEED_SCENES = 7
@@ -60,12 +61,14 @@ class Bench:
 class Headline:
     """Per scene of two words at 0 dB, arrays (n,): gains in dB, which words were right, which swaps succeeded.
 
-    swapped: only of the scenes whose other word has a picture.
+    answered_right: the extracted word was, and it was said to be present. swapped: only of the scenes whose other word
+    has a picture.
     """
 
     gains_db: np.ndarray
     unseen: np.ndarray
     extracted_right: np.ndarray
+    answered_right: np.ndarray
     unprocessed_right: np.ndarray
     clean_right: np.ndarray
     swapped: np.ndarray
@@ -161,7 +164,7 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
         "gains_db": metrics.improvement_db(found.estimates, mixture, target),
         "swapped": nearer,
         "others_db": {name: metrics.improvement_db(one, mixture, target) for name, one in estimates.items()},
-        **_words_right(bench, scene, found.estimates, found.places),
+        **_words_right(bench, scene, found),
     }
 
 
@@ -191,20 +194,26 @@ def _recognised(bench: Bench, scene: scenes.Scenes, sounds: np.ndarray, places: 
     return sounds[np.argmax(sureness, axis=0), np.arange(len(wanted))]
 
 
-def _words_right(bench: Bench, scene: scenes.Scenes, estimates: np.ndarray, places: np.ndarray) -> dict:
+def _words_right(bench: Bench, scene: scenes.Scenes, answers: Separated) -> dict[str, np.ndarray]:
     """Whether the asked word is recognised: in the estimate where it was found, in mixture and target where it is."""
     predictor, duration_s = bench.predictor, scene.mixture.shape[1] / bench.speech.sample_rate_hz
     wanted = np.array(bench.speech.classes)[scene.queries]
-    found = [predictor.intervals(one, duration_s) for one in places]
+    found = [predictor.intervals(one, duration_s) for one in answers.places]
     true = [[Interval(*span, 1.0) for span in spans] for spans in true_intervals_s(scene, bench.speech.sample_rate_hz)]
-    asked = {"extracted": (estimates, found), "unprocessed": (scene.mixture, true), "clean": (scene.target, true)}
-    return {
+    asked = {
+        "extracted": (answers.estimates, found),
+        "unprocessed": (scene.mixture, true),
+        "clean": (scene.target, true),
+    }
+    right = {
         f"{name}_right": np.array([
             heard is not None and heard.label == word
             for heard, word in zip(predictor.heard(*sounds), wanted, strict=True)
         ])
         for name, sounds in asked.items()
     }  # fmt: skip
+    said = answers.presence > predictor.presence_threshold
+    return right | {"answered_right": right["extracted_right"] & said}
 
 
 def true_intervals_s(scene: scenes.Scenes, rate_hz: int) -> list[list[tuple[float, float]]]:

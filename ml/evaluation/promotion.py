@@ -58,7 +58,8 @@ def decide_promotion(
     Worse is a figure that falls by more than the margin, whether or not by chance; or a slice that falls by more than
     the slice margin where the bootstrap shows that it falls at all, for a slice has few items. Slices of fewer than
     `least_slice` items are judged together. Better is a figure whose whole interval lies above zero, so ties keep the
-    champion. Both answers are of the same items in the same order; raises ValueError where they are not.
+    champion; one is enough, so each is held to its share of 1 - `confidence` (Bonferroni). Both answers are of the same
+    items in the same order; raises ValueError where they are not.
     """
     section = challenger.section
     missing = [name for name in ACCURACIES if section[name] is None]
@@ -81,11 +82,12 @@ def _no_better_than(section: dict) -> str:
 
 
 def _against(challenger: GateAnswers, champion: GateAnswers, settings: Promotion, seed: int) -> Decision:
+    measured = [former for former in champion.scored if former.figure() is not None]
+    confidence = 1 - (1 - settings.confidence) / len(measured)
     found = tuple(
         comparison
-        for former in champion.scored
-        if former.figure() is not None
-        for comparison in _compared(challenger[former.name], former, settings, seed)
+        for former in measured
+        for comparison in _compared(challenger[former.name], former, settings, confidence, seed)
     )
     if worse := [str(one) for one in found if one.worse]:
         return Decision(False, f"worse than the champion by more than the margin: {'; '.join(worse)}", found)
@@ -94,14 +96,14 @@ def _against(challenger: GateAnswers, champion: GateAnswers, settings: Promotion
     return Decision(False, "no better than the champion beyond chance, and ties keep the champion", found)
 
 
-def _compared(new: Scored, old: Scored, settings: Promotion, seed: int) -> Iterator[Comparison]:
-    """The figure as a whole, then every slice of it."""
+def _compared(new: Scored, old: Scored, settings: Promotion, confidence: float, seed: int) -> Iterator[Comparison]:
+    """The figure as a whole, at this confidence, then every slice of it."""
     if len(new) != len(old):
         raise ValueError(f"{new.name}: {len(new)} items of the challenger, {len(old)} of the champion")
     before, after = old.figure(), new.figure()
     assert before is not None
     assert after is not None
-    low, high = _interval(new, old, settings.confidence, seed)
+    low, high = _interval(new, old, confidence, seed)
     worse = after - before < -settings.margin * new.slack
     yield Comparison(new.name, "", len(new), before, after, low, high, worse)
     for part, rows in slices(new, settings.least_slice):

@@ -224,6 +224,7 @@ def _extraction_section(
             name: metrics.beside(summary(values), ours) for name, values in others.items() if name not in ORACLES
         },
         "word_accuracy": float(heads.extracted_right.mean()) if heads else None,
+        "word_accuracy_answered": float(heads.answered_right.mean()) if heads else None,
         "word_accuracy_unprocessed": float(heads.unprocessed_right.mean()) if heads else None,
         "word_accuracy_clean": float(heads.clean_right.mean()) if heads else None,
         "presence_auc": None,

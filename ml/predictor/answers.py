@@ -66,8 +66,9 @@ class Picture(Classification):
     def of_object(self, number: int) -> Picture:
         """The same picture with another of its objects as what is pictured. Raises UserError where there is none."""
         if not 0 <= number < len(self.objects):
-            there = f"0 to {len(self.objects) - 1}" if self.objects else "none, since nothing known was found"
-            raise UserError(f"object {number}: expected one of the picture's objects, {there}")
+            several = f"one of the picture's objects, 0 to {len(self.objects) - 1}"
+            there = {0: "none, since nothing known is pictured", 1: "0, the picture's only object"}
+            raise UserError(f"object {number}: expected {there.get(len(self.objects), several)}")
         one = self.objects[number]
         return replace(self, label=one.label, probabilities=one.probabilities, asked=number)
 

@@ -17,6 +17,7 @@ SILENCE = 1 / 32768  # peak below one step of 16 bits
 WHOLE_S = 60.0  # recordings up to this length are held in memory and classified as a whole
 LONGEST_WORD_S = 5.0  # of a longer interval its end is listened to
 BLOCK_SAMPLES = 1 << 17
+BEYOND_SOUND = 1e9  # of full scale; the square of much more is no number in single precision
 TOLD_WITHIN_S = 4.0  # from its end, a word that others do not overlap without end
 
 
@@ -67,7 +68,8 @@ def resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterato
         yield from blocks
         return
     step, reach = media.resampling_step(from_hz, to_hz)
-    own, context = (-(-least // step) * step for least in (BLOCK_SAMPLES, reach))
+    most = max(1, min(BLOCK_SAMPLES, BLOCK_SAMPLES * from_hz // to_hz))  # so that neither side of it is larger
+    own, context = (-(-least // step) * step for least in (most, reach))
     for piece in pieces(blocks, own, context):
         sound = media.resample(piece.samples, from_hz, to_hz) if len(piece.samples) else piece.samples
         first, count = (samples * to_hz // from_hz for samples in (piece.before, piece.own))
@@ -164,13 +166,14 @@ class Sound:
 
 
 def checked_block(block: np.ndarray) -> np.ndarray:
-    """A block of a recording as float32; UserError unless it is one channel of finite floating-point samples."""
+    """A block of a recording as float32; UserError unless it is one channel of floating-point samples of sense."""
     block = np.asarray(block)
     if block.ndim != 1:
         raise UserError(f"recording: expected one channel (samples,), got shape {block.shape}")
-    if not np.issubdtype(block.dtype, np.floating) or not np.isfinite(block).all():
+    if not np.issubdtype(block.dtype, np.floating) or not (np.abs(block) < BEYOND_SOUND).all():
         raise UserError(
-            "recording: expected finite floating-point samples, got something else (NaN, infinity or integers)"
+            "recording: expected finite floating-point samples, full scale at 1, got something else "
+            f"(NaN, infinity, integers, or samples from {BEYOND_SOUND:g} up)"
         )
     return block.astype(np.float32, copy=False)
 

@@ -66,7 +66,7 @@ def clip_bank(
     own: how many of them, the first ones, are the data's own; all where it is None.
     """
     limit = int(MAX_CLIP_S * speech.sample_rate_hz)
-    clips = [speech.clip(i)[:limit] for i in range(len(speech))]
+    clips = [_at_most(speech.clip(i), limit) for i in range(len(speech))]
     levels = np.array([active_level(clip) for clip in clips])
     if (silent := np.flatnonzero(levels == 0)).size:
         raise UserError(f"clip {speech.ids[silent[0]]}: expected sound, got silence; validate the data again")
@@ -95,6 +95,11 @@ def clip_bank(
         sample_rate_hz=speech.sample_rate_hz,
         own=len(speech) if own is None else own,
     )
+
+
+def _at_most(clip: np.ndarray, samples: int) -> np.ndarray:
+    """A clip (samples,); of a longer one so many samples from where it begins to sound."""
+    return clip if len(clip) <= samples else clip[active_range(clip)[0] :][:samples]
 
 
 def speeds_within(change: float) -> tuple[tuple[int, int], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -124,10 +125,21 @@ def plan_run(
         "data": data,
         "device": device.type,
         "torch": torch.__version__,
+        "code": code_digest(),
     }
     return Run(
         name, recipe, steps, training.seed, device, checkpoints / f"{name}.pt", identity, progress, checkpoint_steps
     )
+
+
+@functools.cache
+def code_digest() -> str:
+    """A digest of all of this package's source, since any of it may change what a training comes to."""
+    root = Path(models.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def fit(
@@ -150,15 +162,15 @@ def fit(
     bar = progress_bar(run, first)
     for step in bar:
         set_learning_rate(optimizers, run.recipe.learning_rate * one_cycle(step, run.steps))
-        with precision(run), seeded(run.seed + step):  # for dropout, so that a run that goes on ends alike
+        with precision(run), seeded(run.seed * 1_000_003 + step):  # for dropout, so that a run that goes on ends alike
             loss = loss_of(model, step, generator)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)
         update_average(averaged, step)
-        losses.add(loss)
+        losses.add(loss + 0 * norm)  # so that an infinite gradient is found as well
         done = step + 1
         if run.reports_at(done):
             figures = validate(average) if run.validates_at(done) else {}
@@ -278,11 +290,15 @@ def write_checkpoint(run: Run, parts: Parts, step: int, history: list[dict], sec
 def resume(run: Run, parts: Parts) -> tuple[int, list[dict], float]:
     """Steps done, history and seconds of the run's checkpoint, whose state is loaded; 0, [], 0.0 where there is none.
 
-    A checkpoint of other settings or data is left unread, and replaced at the next one.
+    A checkpoint of other settings, data or code, or one that cannot be read, is replaced at the next one.
     """
     if not run.checkpoint.exists():
         return 0, [], 0.0
-    state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+    except Exception as fault:  # a damaged file fails in as many ways as pickle and zip have
+        print(f"{run.checkpoint}: cannot be read ({type(fault).__name__}); starting anew", file=sys.stderr)
+        return 0, [], 0.0
     if state["digest"] != run.digest:
         return 0, [], 0.0
     parts.model.load_state_dict(state["model"])

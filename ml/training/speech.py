@@ -106,7 +106,7 @@ class Batches:
     """Rows of `speech` for every step: the training clips and, in their share, the extra voices."""
 
     def __init__(self, train: SpeechSet, extra: SpeechSet | None, recipe: SpeechRecipe, seed: int):
-        borrowed = round(recipe.extra_voices * recipe.batch_size) if extra else 0
+        borrowed = min(round(recipe.extra_voices * recipe.batch_size), recipe.batch_size - 1) if extra else 0
         self.speech = datasets.joined(train, extra) if extra and borrowed else train
         self._own = Shuffle(len(train), recipe.batch_size - borrowed, seed)
         self._extra = Shuffle(len(self.speech) - len(train), borrowed, seed + 1) if borrowed else None

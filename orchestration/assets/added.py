@@ -1,6 +1,7 @@
 """Data added, removed or relabelled later: each time one more shard under DVC, and nothing that is stored rewritten."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -57,14 +58,17 @@ def added_data(
 
 @plainly
 def _amended(project: Project, config: Amendment) -> dict[str, added.Addition]:
-    """Write, track and send the shards that the configuration asks for."""
+    """Write and track the shards that the configuration asks for; one that was left counts as this one's."""
     done: dict[str, added.Addition] = {}
 
     def write() -> list[Path]:
         done.update({addition.modality: addition for addition in _written(project, config)})
         return [addition.file for addition in done.values() if addition.file]
 
-    project.dvc.add(write)
+    for left in project.dvc.add(write):
+        modality = left.parent.name
+        if modality in done and not done[modality].file:
+            done[modality] = replace(done[modality], file=left)
     return done
 
 

@@ -21,11 +21,11 @@ DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end
     kinds={"parquet"},
     owners=["team:operations"],
     description="Every answer of the service, as it logged them: when, by which model, what it saw and said.",
-    code_version=digest(source_digest("serving.capture", "serving.keeping")),
+    code_version=digest(source_digest("serving.capture")),
 )
 @plainly
 def prediction_log(project: Project) -> dg.MaterializeResult:
-    folder, days = project.paths.prediction_log, project.settings.serving.keep_media_days
+    folder = project.paths.prediction_log
     shards = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*.parquet"))}
     by_day = _by_day(folder, shards)
     return dg.MaterializeResult(
@@ -36,7 +36,6 @@ def prediction_log(project: Project) -> dg.MaterializeResult:
             "shards": len(shards),
             "unreadable_shards": sum(row["unreadable"] for row in by_day),
             "answers_from_the_future": sum(row["answers"] for row in by_day if row["day"] > tomorrow()),
-            "days_of_media_deleted": kept_media(project.paths, days).deleted_days,
             "folder": dg.MetadataValue.path(str(folder)),
             "by_day": previews.table(by_day),
         },
@@ -78,8 +77,7 @@ def _by_day(folder, shards: dict[str, int]) -> list[dict]:
 @plainly
 def feedback(project: Project) -> dg.MaterializeResult:
     paths = project.paths
-    media = kept_media(paths, project.settings.serving.keep_media_days)
-    found = corrections(paths, media, known_labels(paths))
+    found = corrections(paths, kept_media(paths), known_labels(paths))
     waiting = [asdict(one) for one in found if one.state == WAITING]
     states = Counter(one.state for one in found)
     return dg.MaterializeResult(

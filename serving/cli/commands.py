@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,6 +39,15 @@ SPANS_SHOWN = 12
 PLOTTED_ROWS = 40
 PLOTS = (".png", ".svg")
 
+
+class Presence(click.FloatRange):
+    """Click's range, which takes nan to lie in it."""
+
+    def convert(self, value, param, ctx) -> float:
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{number} is no number from 0 to 1.", param, ctx) if math.isnan(number) else number
+
+
 an_object = click.option(
     "--object",
     "number",
@@ -55,8 +65,8 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
     try:
         champion = read_champion(load_paths()).digest
-    except UserError:
-        champion = "none yet; `make run` makes one"
+    except UserError as fault:
+        champion = f"none: {fault}"
     click.echo(f"seehear {version('seehear')}\nchampion {champion}")
     ctx.exit()
 
@@ -68,9 +78,8 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         "seehear classify seven.png",
         "seehear extract seven.png talk.wav -o seven.wav",
         "seehear search seven.png recordings/ --plot timeline.png",
-        "",
-        "Exit codes: 0 done, 1 nothing found, 2 bad input.",
-    ),
+    )
+    + "\n\nExit codes: 0 done, 1 nothing found, 2 bad input.",
 )
 @click.option(
     "--version",
@@ -147,7 +156,7 @@ def extract(image: str, audio: str, out: str | None, number: int | None, as_json
     gone through in constant memory.
     """
     with one_line():
-        target = place_for(out, (".wav",))
+        target = place_for(out, (".wav",), picture=image, recording=audio)
         pixels, recording = read_picture(image), Watched(open_recording(audio))
         predictor = champions_predictor()
         found = _extracted(predictor, _asked(predictor, pixels, number), recording, target)
@@ -166,7 +175,7 @@ def extract(image: str, audio: str, out: str | None, number: int | None, as_json
 @click.argument("image", type=click.Path())
 @click.argument("folder", type=click.Path())
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the N surest recordings.")
-@click.option("--min-presence", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Only from this presence.")
+@click.option("--min-presence", type=Presence(0, 1), default=0.0, metavar="P", help="Only from this presence.")
 @click.option("--plot", metavar="OUT.png", type=click.Path(), help="Draw a timeline there: OUT.png or OUT.svg.")
 @an_object
 @as_json
@@ -178,13 +187,16 @@ def search(
     A recording that cannot be read is named on the standard error, and the search goes on.
     """
     with one_line():
-        target, files, pixels = place_for(plot, PLOTS), recordings_in(folder), read_picture(image)
+        target = place_for(plot, PLOTS, picture=image)
+        files, pixels = recordings_in(folder), read_picture(image)
         predictor = champions_predictor()
         pictured = _asked(predictor, pixels, number)
-        if pictured.label is None:
-            raise UserError(f"{image}: shows nothing that the model knows")
+    if pictured.label is None:
+        complain(f"{image}: shows nothing that the model knows, so nothing was looked for")
+        sys.exit(NOTHING_FOUND)
     answers = _searched(predictor, pictured, files)
-    hits = [(file, found) for file, found in answers if found.present and found.presence >= min_presence]
+    said = [(file, found) for file, found in answers if found.present]
+    hits = [(file, found) for file, found in said if found.presence >= min_presence]
     for file, found in hits[:top]:
         record = {"file": str(file), "duration_s": found.duration_s, **extraction_answer(found)}
         click.echo(json.dumps(record) if as_json else f"{found.presence:6.1%}  {file}  {_when(found)}")
@@ -193,11 +205,12 @@ def search(
 
         with one_line():
             rows = _named(answers[: top or PLOTTED_ROWS], folder)
-            draw_timeline(target, pixels, pictured.label, rows, len(hits), len(answers))
+            draw_timeline(target, pixels, pictured.label, rows, len(said), len(answers))
     if bad := len(files) - len(answers):
         complain(f"{bad} of {len(files)} recordings could not be read")
     if not hits and not as_json:
-        click.echo(f"{pictured.label}: said in none of {len(answers)} recordings", err=True)
+        narrowed = f", in none with presence from {min_presence:g}" if said else ""
+        click.echo(f"{pictured.label}: said in {len(said) or 'none'} of {len(answers)} recordings{narrowed}", err=True)
     sys.exit(FOUND if hits else NOTHING_FOUND if answers else BAD_INPUT)
 
 
@@ -269,6 +282,8 @@ def _named(answers: list[tuple[Path, Finding]], folder: str) -> list[tuple[str, 
 
 def _said(found: Finding, audio: str) -> str:
     pictured = _labelled(found.pictured.label, found.pictured.probabilities, "nothing known")
+    if found.pictured.label is None:
+        return f"pictured: {pictured}\nso nothing was looked for in {audio}"
     if not found.present:
         return f"pictured: {pictured}\nnot said in {audio} (presence {found.presence:.1%})"
     heard = f"\nheard: {found.heard.label} ({found.heard.probability:.1%})" if found.heard else ""

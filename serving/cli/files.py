@@ -35,6 +35,8 @@ def champions_predictor() -> Predictor:
 
 
 def require_file(name: str) -> None:
+    if not name:
+        raise UserError("'': expected the name of a file")
     if not os.path.exists(name):
         raise UserError(f"{name}: no such file")
     if not os.path.isfile(name):
@@ -57,7 +59,7 @@ def open_recording(name: str) -> RecordingFile:
 
 def recordings_in(folder: str) -> list[Path]:
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: not a folder; expected one that holds recordings")
+        raise UserError(f"{folder or repr(folder)}: not a folder; expected one that holds recordings")
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SOUNDS and path.is_file())
     if not files:
         raise UserError(f"{folder}: holds no recordings ({', '.join(SOUNDS)})")
@@ -92,15 +94,22 @@ class Watched:
                 yield block
 
 
-def place_for(name: str | None, endings: tuple[str, ...]) -> Path | None:
-    """Where to write, checked before any work is done."""
+def place_for(name: str | None, endings: tuple[str, ...], **read: str) -> Path | None:
+    """Where to write, checked before any work is done; read: the files that are read, none of which it may be."""
     if name is None:
         return None
     target = Path(name)
     if target.suffix.lower() not in endings:
-        raise UserError(f"{name}: expected a name that ends in {' or '.join(endings)}")
-    if not target.parent.is_dir() or target.is_dir():
-        raise UserError(f"{name}: cannot be written there; expected a file name in an existing folder")
+        raise UserError(f"{name or repr(name)}: expected a name that ends in {' or '.join(endings)}")
+    try:
+        if not target.parent.is_dir() or target.is_dir():
+            raise UserError(f"{name}: cannot be written there; expected a file name in an existing folder")
+        exists = target.exists()
+    except OSError as fault:  # a folder that may not be entered, too long a name
+        raise UserError(f"{name}: cannot be written: {fault.strerror}") from None
+    for kind, file in read.items():
+        if exists and os.path.exists(file) and target.samefile(file):
+            raise UserError(f"{name}: is the {kind} itself; expected another file to write to")
     return target
 
 

@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 
 from ml.config import UserError
+from ml.files import FULL
 
 FOUND, NOTHING_FOUND, BAD_INPUT = 0, 1, 2
 OUR_FAULT, INTERRUPTED, NOBODY_READS, TERMINATED = 70, 130, 141, 143  # as in sysexits.h; by the shells 128 + signal
@@ -32,16 +34,43 @@ class OneLine(click.Group):
             sys.exit(BAD_INPUT)
         except click.Abort:
             sys.exit(INTERRUPTED)
-        except Exception:
+        except Exception as fault:
+            if isinstance(fault, OSError) and fault.errno in FULL:
+                complain(FULL[fault.errno] + (f" while writing {fault.filename}" if fault.filename else ""))
+                _print_no_more()
+                sys.exit(BAD_INPUT)
             traceback.print_exc()
             sys.exit(OUR_FAULT)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every command with its whole first sentence, which click would cut to one line."""
+        rows = [(name, command.get_short_help_str(1000)) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # `seehear … | head`: what is still buffered must not complain at exit either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # `seehear … | head`
+            _print_no_more()
             sys.exit(NOBODY_READS)
+
+
+def _print_no_more() -> None:
+    """What is still buffered must not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end_with(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """End the process as `main` of its arguments says, by the same exit codes; what a command runs apart ends so."""
+    try:
+        with ended_in_order():
+            sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(OUR_FAULT)
 
 
 @contextmanager

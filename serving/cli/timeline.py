@@ -22,11 +22,11 @@ INK, FAINT, TRACK = "#1f2430", "#8a90a0", "#e9ebf0"
 
 
 def draw_timeline(
-    target: Path, pixels: np.ndarray, label: str, rows: list[tuple[str, Finding]], hits: int, searched: int
+    target: Path, pixels: np.ndarray, label: str, rows: list[tuple[str, Finding]], said: int, searched: int
 ) -> None:
     """Draw the findings of `rows`, the surest on top, to a .png or .svg; pixels (h, w, c): the picture searched for.
 
-    hits of all the searched recordings say it; rows may be fewer. Raises UserError where `target` cannot be written.
+    said of all the searched recordings say it; rows may be fewer. Raises UserError where `target` cannot be written.
     """
     import numpy as np
     from matplotlib import colormaps
@@ -42,7 +42,7 @@ def draw_timeline(
     for place, (_, found) in enumerate(rows):
         _draw_row(axes, place, found, colours)
     _dress(axes, rows)
-    _head(figure, pixels, f"“{label}” is said in {hits} of {searched} recordings", len(rows), searched, height_in)
+    _head(figure, pixels, f"“{label}” is said in {said} of {searched} recordings", len(rows), searched, height_in)
     _scale(figure, colours, height_in)
     try:
         with whole_file(target) as new:

@@ -1,5 +1,6 @@
 // Two recordings mixed in the page: how loud the first is over the second, and when the second starts.
 
+import { Fault } from "./api.js";
 import { $, make } from "./dom.js";
 import { sayNote, setLabel, setText, t } from "./i18n.js";
 import { peakOf, SmallWave } from "./plot.js";
@@ -40,6 +41,8 @@ export function setUpMixing(onMixture, onFault) {
     const file = target.files[0];
     target.value = "";
     if (!file) return;
+    const readable = await decode(file).then(() => true, () => false);
+    if (!readable) return onFault(new Fault("unreadable", { name: file.name }, { status: 400 }));
     offerForMixing(file, file.name);
     $("mix-second").value = String(choices.length - 1);
     await remix(onMixture).catch(onFault);

@@ -224,7 +224,7 @@ function extremes(samples, from, to) {
 }
 
 export function peakOf(samples) {
-  return samples.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+  return samples.reduce((peak, value) => (Number.isFinite(value) ? Math.max(peak, Math.abs(value)) : peak), 0);
 }
 
 const loudest = (db) => db.reduce((most, value) => Math.max(most, value), -60);

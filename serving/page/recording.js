@@ -32,7 +32,7 @@ export async function chooseRecording(file, note) {
   const choice = ++choices;
   const forService = !file.name || READ_BY_SERVICE.test(file.name);
   const sound = await decode(file).catch(() => null);
-  if (!sound && !forService) throw new Fault("unreadable", { name: note });
+  if (!sound && !forService) throw new Fault("unreadable", { name: note }, { status: 400 });
   if (choice !== choices) return; // another has been chosen meanwhile
   const unseen = { t: "recordingUnseen", values: { name: note } };
   take("own", { blob: forService ? file : encodeWav(sound.samples, sound.rateHz), sound, note: sound ? note : unseen });

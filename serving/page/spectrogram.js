@@ -40,7 +40,10 @@ export function spectrogram(samples, rateHz, columns, highestHz) {
 function addPower(power, samples, start, shape, { real, imaginary, run }) {
   real.fill(0);
   imaginary.fill(0);
-  for (let i = 0; i < shape.length; i++) real[i] = (samples[start + i] ?? 0) * shape[i];
+  for (let i = 0; i < shape.length; i++) {
+    const value = samples[start + i]; // none before the start and after the end; a file of floats may hold NaN
+    real[i] = Number.isFinite(value) ? value * shape[i] : 0;
+  }
   run();
   for (let bin = 0; bin < power.length; bin++) power[bin] += real[bin] ** 2 + imaginary[bin] ** 2;
 }
