@@ -10,7 +10,6 @@ from typing import NoReturn
 import click
 
 from ml.config import load_settings, project_root
-from serving.cli.group import one_line
 
 modality = click.argument("modality", type=click.Choice(["images", "audio"]))
 
@@ -60,6 +59,8 @@ def run_apart(module: str, *words: str) -> NoReturn:
 
     A signal ends the job in order first: SIGTERM is passed on, Ctrl+C comes to both from the terminal.
     """
+    from serving.cli.group import one_line  # the group is made of these commands
+
     with one_line():
         load_settings()
     environment = os.environ | {"SEEHEAR_ROOT": str(project_root())}
