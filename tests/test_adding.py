@@ -315,7 +315,6 @@ def test_a_repeated_addition_takes_up_what_a_killed_one_left(project, tmp_path, 
     assert len(stored(paths)) == former + 2
 
 
-@pytest.mark.slow  # half a minute of DVC and Dagster
 def test_removing_and_relabelling_are_one_more_small_shard_each(project):
     paths = Paths(project, "folder")
     former, shards = stored(paths, "audio"), len(added_shards(paths, "audio"))
