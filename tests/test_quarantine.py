@@ -124,7 +124,6 @@ def test_asking_for_what_is_downstream_alone_is_refused_by_dvc_and_by_hand(proje
     assert not project.paths.prepared("images").exists()
 
 
-@pytest.mark.slow  # twenty seconds
 def test_on_leakage_a_run_that_the_policy_requests_makes_nothing_after_the_check(leaking, instance):
     decision = Decision(True, "2026-11-20: brighter", "drift", "drift-2026-11-20-first")
     request = automation.request(decision, leaking.now())
