@@ -109,6 +109,17 @@ def test_unreadable_settings_are_one_line(project, content):
     assert "\n" not in str(refused.value)
 
 
+def test_a_file_without_its_sections_is_one_line_whatever_the_environment_says(project, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_SOURCE", "folder")
+    file = project / "params.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"data": None}))
+    with pytest.raises(UserError, match="data: expected a section of keys, got None"):
+        load_settings(project)
+    file.write_text("- data")
+    with pytest.raises(UserError, match="the file: expected a section of keys"):
+        load_settings(project)
+
+
 def test_only_the_default_source_has_its_pipeline_in_the_root(tmp_path):
     assert Paths(tmp_path, "starter").pipeline == tmp_path / "dvc.yaml"
     assert Paths(tmp_path, "mnist-fsdd").pipeline == tmp_path / "sources" / "mnist-fsdd" / "dvc.yaml"

@@ -268,7 +268,7 @@ def test_more_than_a_minute_is_named_by_its_surest_word(predictor):
 
 
 def test_a_recording_on_disk_is_read_block_by_block_as_it_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(media, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr("ml.media.recordings.BLOCK_SAMPLES", 1000)
     stereo = np.stack([noise(9001, 1), noise(9001, 2)], axis=1)
     soundfile.write(tmp_path / "in.flac", stereo, 11025, subtype="PCM_16")
     recording = media.RecordingFile(tmp_path / "in.flac")

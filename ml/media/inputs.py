@@ -1,0 +1,24 @@
+"""What a person gave to be decoded: its bytes, and why they cannot be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ml.config import UserError
+
+
+def bytes_of(source: bytes | Path, name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as fault:
+        raise UserError(f"{name}: cannot be read: {fault.strerror}") from None
+
+
+def reason_of(fault: Exception, empty: bool = False, unknown: bool = False, expected: str = "") -> str:
+    if empty or unknown:
+        return f"{'it is empty' if empty else 'its format is not known'}; expected {expected}"
+    said = re.sub(r"<\S+ (object at 0x[0-9a-f]+|name='.*?')>", "it", " ".join(str(fault).split()))
+    return said or type(fault).__name__

@@ -1,0 +1,202 @@
+"""The one place where recordings are decoded, encoded and resampled."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from math import gcd, inf
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from ml.config import UserError
+from ml.media.inputs import bytes_of, reason_of
+
+FORMATS = "WAV, FLAC, OGG or MP3"
+BLOCK_SAMPLES = 1 << 16  # of all channels together
+HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
+KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares is too narrow
+UNKNOWN_FORMAT = 1  # of libsndfile's codes
+WAVE_HEAD_BYTES = 44
+WAVE_UNKNOWN_BYTES = 0x7FFFF000  # writers that do not know the length declare this or more
+
+
+def decode_recording(
+    source: bytes | Path, max_s: float | None = None, name: str = "recording"
+) -> tuple[np.ndarray, int]:
+    """Decode any recording libsndfile reads to the mean of its channels.
+
+    Returns float32 (samples,), full scale at 1, and its rate in Hz.
+    Raises UserError naming `name` where it cannot be decoded, is empty, cut short, longer than `max_s`, or not finite.
+    """
+    content = bytes_of(source, name)
+    if (stored := stored_recording(content)) is not None and (
+        max_s is None or len(stored[0]) <= int(max_s * stored[1])
+    ):
+        return stored
+    blocks: list[np.ndarray] = []
+    samples = 0
+    with _opened(io.BytesIO(content), name) as recording:
+        rate_hz = recording.samplerate
+        limit = inf if max_s is None else int(max_s * rate_hz)
+        for block in _mono_blocks(recording, name):
+            blocks.append(block)
+            samples += len(block)
+            if samples > limit:  # a small file may unpack to hours
+                raise UserError(f"{name}: longer than the {max_s:g} s that are allowed")
+    return np.concatenate(blocks), rate_hz
+
+
+class RecordingFile:
+    """A recording on disk in blocks of float32 (samples,), the mean of its channels; going through it reads it anew.
+
+    rate_hz and samples are what the file declares. Raises UserError as `decode_recording`, and for what only reading
+    shows (cut short, not finite) when that place is reached.
+    """
+
+    def __init__(self, file: Path, name: str | None = None):
+        self.file, self.name = Path(file), name or str(file)
+        with self._opened() as recording:
+            self.rate_hz, self.samples = recording.samplerate, recording.frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with self._opened() as recording:
+            yield from _mono_blocks(recording, self.name)
+
+    @contextmanager
+    def _opened(self) -> Iterator[soundfile.SoundFile]:
+        try:
+            stream = self.file.open("rb")
+        except OSError as fault:
+            raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
+        with stream, _opened(stream, self.name) as recording:
+            yield recording
+
+
+def encode_wav(waveform: np.ndarray, rate_hz: int, subtype: str = "PCM_16") -> bytes:
+    """Encode float (samples,), full scale at 1, as a mono WAV of subtype PCM_16 (clipped) or FLOAT."""
+    return wav_header(len(waveform), rate_hz, subtype) + wav_samples(waveform, subtype)
+
+
+def wav_header(samples: int, rate_hz: int, subtype: str) -> bytes:
+    """What stands before the samples of a mono WAV; above 4 GB it is an RF64 (EBU Tech 3306)."""
+    code, width = {"PCM_16": (1, 2), "FLOAT": (3, 4)}[subtype]
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, code, 1, rate_hz, rate_hz * width, width, 8 * width)
+    size = samples * width
+    whole = 4 + len(form) + 8 + size
+    if whole < 2**32:
+        return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + form + struct.pack("<4sI", b"data", size)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, whole + 36, size, samples, 0)
+    unknown = 2**32 - 1
+    return struct.pack("<4sI4s", b"RF64", unknown, b"WAVE") + sizes + form + struct.pack("<4sI", b"data", unknown)
+
+
+def wav_samples(waveform: np.ndarray, subtype: str) -> bytes:
+    """Float (samples,) as the samples of a WAV of that subtype."""
+    return (to_int16(waveform).astype("<i2") if subtype == "PCM_16" else np.asarray(waveform, "<f4")).tobytes()
+
+
+def stored_recording(content: bytes) -> tuple[np.ndarray, int] | None:
+    """Samples, float32 (samples,), and rate in Hz of a whole WAV as `encode_wav` writes 16 bits; None for all else."""
+    if len(content) <= WAVE_HEAD_BYTES or content[8:16] != b"WAVEfmt " or content[36:40] != b"data":
+        return None
+    if content[:8] != struct.pack("<4sI", b"RIFF", len(content) - 8):
+        return None
+    size, code, channels, rate_hz, _, width, bits = struct.unpack_from("<IHHIIHH", content, 16)
+    (sound_bytes,) = struct.unpack_from("<I", content, 40)
+    if (size, code, channels, width, bits) != (16, 1, 1, 2, 16):
+        return None
+    if sound_bytes != len(content) - WAVE_HEAD_BYTES or sound_bytes % 2:
+        return None
+    if not 0 < rate_hz <= HIGHEST_RATE_HZ:
+        return None
+    return np.frombuffer(content, "<i2", offset=WAVE_HEAD_BYTES).astype(np.float32) / np.float32(32768), rate_hz
+
+
+def to_int16(waveform: np.ndarray) -> np.ndarray:
+    """Round float samples, full scale at 1, to int16; what lies beyond full scale is clipped."""
+    return np.clip(np.rint(np.asarray(waveform, np.float64) * 32768), -32768, 32767).astype(np.int16)
+
+
+def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Resample float (samples,) by a polyphase filter, computed in float64.
+
+    Returns float32 (ceil(samples * to_hz / from_hz),).
+    """
+    if from_hz == to_hz:
+        return np.asarray(waveform, np.float32)
+    from scipy.signal import resample_poly  # a second to import, and most who decode never resample
+
+    up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
+    return resample_poly(np.asarray(waveform, np.float64), up, down, window=_lowpass(max(up, down))).astype(np.float32)
+
+
+def resampling_step(from_hz: int, to_hz: int) -> tuple[int, int]:
+    """How a recording may be resampled in parts: cut it at multiples of the first number of samples, and give every
+    part the second number of samples of what lies around it, which is how far the filter reaches."""
+    up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
+    return down, 10 * max(up, down) // up + 1
+
+
+@contextmanager
+def _opened(stream: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
+    _require_whole_wave(stream, name)
+    try:
+        recording = soundfile.SoundFile(stream)
+    except Exception as fault:  # soundfile raises its own types and, on damaged input, others
+        empty, unknown = not stream.seek(0, io.SEEK_END), getattr(fault, "code", None) == UNKNOWN_FORMAT
+        reason = reason_of(fault, empty, unknown, FORMATS)
+        raise UserError(f"{name}: cannot be decoded as a recording: {reason}") from fault
+    with recording:
+        if recording.samplerate > HIGHEST_RATE_HZ:
+            raise UserError(f"{name}: {recording.samplerate} Hz, expected at most {HIGHEST_RATE_HZ} Hz")
+        yield recording
+
+
+def _mono_blocks(recording: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    """The mean of the channels, float32 (samples,), checked."""
+    samples = 0
+    while len(block := _next_block(recording, name)):
+        samples += len(block)
+        if not np.isfinite(block).all():
+            raise UserError(f"{name}: holds samples that are not finite numbers")
+        yield block
+    if samples < recording.frames:
+        raise UserError(f"{name}: cut short: {recording.frames} samples declared, {samples} there")
+    if not samples:
+        raise UserError(f"{name}: holds no sound, expected at least one sample")
+
+
+def _next_block(recording: soundfile.SoundFile, name: str) -> np.ndarray:
+    try:
+        block = recording.read(1 + BLOCK_SAMPLES // recording.channels, dtype="float32", always_2d=True)
+    except Exception as fault:  # as above
+        raise UserError(f"{name}: cannot be decoded as a recording: {reason_of(fault)}") from fault
+    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+
+
+def _require_whole_wave(stream: BinaryIO, name: str) -> None:
+    """Refuse a WAV whose data chunk declares more bytes than there are; libsndfile reads the rest without a word."""
+    head, length = stream.read(12), stream.seek(0, io.SEEK_END)
+    at = 12 if head[:4] == b"RIFF" and head[8:] == b"WAVE" else length
+    while at + 8 <= length:
+        stream.seek(at)
+        kind, size = struct.unpack("<4sI", stream.read(8))
+        there = length - at - 8
+        if kind == b"data" and there < size < WAVE_UNKNOWN_BYTES:
+            raise UserError(f"{name}: cut short: {size} bytes of sound declared, {there} there")
+        at += 8 + size + size % 2
+    stream.seek(0)
+
+
+@lru_cache(maxsize=16)
+def _lowpass(factor: int) -> np.ndarray:
+    """scipy.signal.resample_poly's own default filter, designed once per pair of rates."""
+    from scipy.signal import firwin
+
+    return np.asarray(firwin(20 * factor + 1, 1 / factor, window=KAISER))
