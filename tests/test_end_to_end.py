@@ -176,6 +176,7 @@ def test_the_answers_of_a_day_get_a_drift_report(materialized, second_run):
     assert (project / "reports" / "drift" / day / "drift.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow  # a minute; that every stage and every training goes on alike is tested for each of them
 def test_a_kill_in_the_middle_leaves_nothing_half_done(materialized, second_run):
     """A setting of one model changes, its training is killed, and the next run ends where an undisturbed one would."""
     project = materialized["project"]
