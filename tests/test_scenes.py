@@ -219,12 +219,39 @@ def training_batch(bank, n: int = 400, seed: int = 0) -> tuple[scenes.TrainingSc
 
 def test_training_scenes_have_a_target_exactly_where_the_word_is_present(bank):
     drawn, batch = training_batch(bank)
-    heard = ((bank.labels[drawn.clips] == drawn.queries[:, None]) & (drawn.levels > 0)).any(1)
+    said = (drawn.levels > 0) & ~drawn.backwards
+    heard = ((bank.labels[drawn.clips] == drawn.queries[:, None]) & said).any(1)
     assert torch.equal(heard, batch.present)
     assert torch.equal((batch.target != 0).any(1), batch.present)
     asked_for = batch.active[torch.arange(len(batch.queries)), batch.queries]
     assert torch.equal(asked_for.any(1), batch.present)
     assert 0.75 < float(batch.present.float().mean()) < 0.95
+
+
+def test_a_clip_played_backwards_sounds_where_it_is_placed(bank):
+    clips, speeds, backwards = torch.tensor([2, 2]), torch.tensor([1, 1]), torch.tensor([False, True])
+    length = int(bank.lengths[2, 1])
+    forwards, reverse = bank.place(clips, speeds, torch.tensor([100, 100]), length + 300, backwards)
+    assert torch.equal(reverse[100 : 100 + length], forwards[100 : 100 + length].flip(0))
+    assert not reverse[:100].any()
+    assert not reverse[100 + length :].any()
+
+
+def test_words_of_no_label_sound_in_easy_scenes_and_nobody_is_to_find_them(bank):
+    drawn, batch = training_batch(bank, 2000)
+    unknown = drawn.backwards & (drawn.levels > 0)
+    assert 0.05 < unknown.float().sum() / (drawn.levels > 0).sum() < 0.2
+    assert (batch.labels[unknown] == -1).all()
+    assert (batch.labels[(drawn.levels > 0) & ~drawn.backwards] >= 0).all()
+    alone = unknown[:, 0] & (unknown.sum(1) == (drawn.levels > 0).sum(1))
+    assert alone.any()
+    assert not batch.active[alone].any()
+    assert not batch.target[alone].any()
+    quiet = drawn.noise_level[alone] < 0.1
+    spans = batch.spans[alone][quiet, 0]
+    parts = zip(batch.mixture[alone][quiet], spans, strict=True)
+    inside = [mixture[start:end].square().mean() for mixture, (start, end) in parts]
+    assert min(inside) > 0.5, "at level 1, where its span says"
 
 
 def test_extra_voices_speak_their_share_of_the_words(speech):

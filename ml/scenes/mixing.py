@@ -21,6 +21,7 @@ SPEEDS = ((17, 20), (9, 10), (19, 20), (1, 1), (21, 20), (11, 10), (23, 20))  # 
 MAX_CLIP_S = 3.0
 PRESENT_SHARE = 0.85
 HARD_SHARE = 0.5  # of two words at about one level, one within the other, in little noise
+UNKNOWN_SHARE = 0.3  # of the words that nobody asks for: played backwards, so that they say nothing known
 GAP_SAMPLES = 64
 
 
@@ -50,10 +51,18 @@ class ClipBank:
     def speeds(self) -> int:
         return self.offsets.shape[1]
 
-    def place(self, clips: Tensor, speeds: Tensor, starts: Tensor, samples: int) -> Tensor:
-        """Waveforms (…, samples): clip and speed (…) with its first sample at `starts` (…), all on the device."""
+    def place(
+        self, clips: Tensor, speeds: Tensor, starts: Tensor, samples: int, backwards: Tensor | None = None
+    ) -> Tensor:
+        """Waveforms (…, samples): clip and speed (…) with its first sample at `starts` (…), all on the device.
+
+        backwards (…) bool: which of them are played from their last sample to their first; none where it is None.
+        """
         time = torch.arange(samples, device=self.samples.device) - starts[..., None]  # (…, samples)
-        inside = (time >= 0) & (time < self.lengths[clips, speeds][..., None])
+        lengths = self.lengths[clips, speeds][..., None]
+        inside = (time >= 0) & (time < lengths)
+        if backwards is not None:
+            time = torch.where(backwards[..., None], lengths - 1 - time, time)
         index = (self.offsets[clips, speeds][..., None] + time).clamp(0, len(self.samples) - 1)
         return self.samples[index].float() * inside
 
@@ -138,13 +147,15 @@ def noise_bank(generator: torch.Generator, device: torch.device, sample_rate_hz:
 class TrainingScenes:
     """Drawn parameters of b scenes of w words, on the CPU.
 
-    clips, speeds, levels (b, w): level 0 means no word; place (b, w) in 0..1, of the first word where `inside` (b, w),
-    else of the scene; queries (b,) label numbers; noise_level, noise_colour, noise_start (b,).
+    clips, speeds, levels (b, w): level 0 means no word; backwards (b, w) bool: played so, it is a word of no label;
+    place (b, w) in 0..1, of the first word where `inside` (b, w), else of the scene; queries (b,) label numbers;
+    noise_level, noise_colour, noise_start (b,).
     """
 
     clips: Tensor
     speeds: Tensor
     levels: Tensor
+    backwards: Tensor
     place: Tensor
     inside: Tensor
     queries: Tensor
@@ -181,7 +192,8 @@ def draw_training_scenes(
     that are there. The query is the first word's label or, in absent scenes, one that no word has: for half of them
     the label that sounds most like the first word's (`confusable` (classes,)). queryable (classes,) bool: labels that
     have pictures. HARD_SHARE of the scenes are as hard as a scene can be: nothing in them is told apart by its place
-    or level. extra_share: of the words, from the bank's extra voices.
+    or level. In the others UNKNOWN_SHARE of the words, but for those asked for, are words of no label. extra_share: of
+    the words, from the bank's extra voices.
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     clips = torch.randint(bank.own, (n, 3), generator=generator)
@@ -192,19 +204,23 @@ def draw_training_scenes(
     hard = rand(n) < HARD_SHARE
     count = torch.where(hard, 2, 1 + (rand(n) > 0.1).long() + (rand(n) > 0.75).long())
     used = torch.arange(3) < count[:, None]
+    asked = (rand(n) < PRESENT_SHARE) & queryable[labels[:, 0]]  # for the first word
+    backwards = (rand(n, 3) < UNKNOWN_SHARE) & ~hard[:, None]
+    backwards[:, 0] &= ~asked
     other = rand(n, len(queryable)) - 100 * (~queryable).float()
     other = other.scatter_add(1, labels, -used.float() * 4).argmax(1)  # a label that no word has, where there is one
     near = confusable[labels[:, 0]]
     queries = torch.where(rand(n) < 0.5, near, other)
     heard = ((labels == queries[:, None]) & used).any(1) | ~queryable[queries]
     queries = torch.where(heard, other, queries)
-    queries = torch.where((rand(n) < PRESENT_SHARE) & queryable[labels[:, 0]], labels[:, 0], queries)
+    queries = torch.where(asked, labels[:, 0], queries)
     levels = 10 ** ((rand(n, 3) * 10 - 5) * torch.where(hard, 0.5, 1.0)[:, None] / 20)
     levels[:, 0] = 1
     return TrainingScenes(
         clips=clips,
         speeds=torch.randint(bank.speeds, (n, 3), generator=generator),
         levels=levels * used,
+        backwards=backwards,
         place=rand(n, 3),
         inside=(rand(n, 3) < 0.7) | hard[:, None],
         queries=queries,
@@ -217,26 +233,27 @@ def draw_training_scenes(
 def mix(bank: ClipBank, noise: Tensor, drawn: TrainingScenes, samples: int, hop_samples: int) -> SceneBatch:
     """Mixes drawn scenes of `samples` on the bank's device, without a step in Python per scene."""
     device = bank.samples.device
-    clips, speeds, levels, place, inside, queries = (
+    clips, speeds, levels, backwards, place, inside, queries = (
         x.to(device, non_blocking=True)
-        for x in (drawn.clips, drawn.speeds, drawn.levels, drawn.place, drawn.inside, drawn.queries)
+        for x in (drawn.clips, drawn.speeds, drawn.levels, drawn.backwards, drawn.place, drawn.inside, drawn.queries)
     )
     begin, end = bank.active_starts[clips, speeds], bank.active_ends[clips, speeds]  # (b, w)
-    starts = _training_places(end - begin, place, inside, samples)
-    words = bank.place(clips, speeds, starts - begin, samples) * levels[:, :, None]  # (b, w, samples)
-    labels = bank.labels.to(device)[clips]  # (b, w)
-    wanted = (labels == queries[:, None]) & (levels > 0)  # (b, w)
-    said = (labels[:, :, None] == torch.arange(bank.classes, device=device)) & (levels > 0)[:, :, None]
+    sizes, lead = end - begin, torch.where(backwards, bank.lengths[clips, speeds] - end, begin)
+    starts = _training_places(sizes, place, inside, samples)
+    words = bank.place(clips, speeds, starts - lead, samples, backwards) * levels[:, :, None]  # (b, w, samples)
+    labels = torch.where((levels > 0) & ~backwards, bank.labels.to(device)[clips], -1)  # (b, w)
+    wanted = labels == queries[:, None]  # (b, w)
+    said = labels[:, :, None] == torch.arange(bank.classes, device=device)
     time = hop_samples * torch.arange(-(-samples // hop_samples) + 1, device=device)  # (frames,)
-    spoken = (time >= starts[:, :, None]) & (time < (starts + end - begin)[:, :, None])  # (b, w, frames)
+    spoken = (time >= starts[:, :, None]) & (time < (starts + sizes)[:, :, None])  # (b, w, frames)
     return SceneBatch(
         mixture=words.sum(1) + noise_of(noise, drawn.noise_colour, drawn.noise_start, drawn.noise_level, samples),
         target=(words * wanted[:, :, None]).sum(1),
         active=(spoken[:, :, None] & said[:, :, :, None]).any(1),
         present=wanted.any(1),
         queries=queries,
-        spans=torch.stack((starts, starts + end - begin), dim=2),
-        labels=torch.where(levels > 0, labels, -1),
+        spans=torch.stack((starts, starts + sizes), dim=2),
+        labels=labels,
     )
 
 
