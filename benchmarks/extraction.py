@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from benchmarks import extraction_page
 from benchmarks.blind import blind_separator
+from benchmarks.unknown import unknown_words
 from ml import scenes, training
 from ml.config import Paths, Settings, UserError, load_paths, load_settings
 from ml.datasets import ImageSet, SpeechSet, extra_voices, load_images, load_speech
@@ -83,6 +84,7 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
     heard = set(speech.where("train", "validation").group)
     with tqdm(total=6 * n, desc="scenes", unit="") as bar:
         section, _ = measure_extraction(bench, n, settings, heard, bar.update)
+    section["unknown_words"] = unknown_words(predictor, bench.speech)
     plans = {"full": headline_plan(bench, "full", DIGESTED), "mixed": detection_plan(bench, DIGESTED)}
     record = {
         "source": paths.source,

@@ -82,7 +82,20 @@ Partial overlap {others["partial_overlap"]:.1f} dB, no overlap {others["no_overl
 Word accuracy {_share(found, "word_accuracy")}, right and said to be present {_share(found, "word_accuracy_answered")};
 of the unprocessed mixture {_share(found, "word_accuracy_unprocessed")},
 of the clean word {_share(found, "word_accuracy_clean")}.
+{_unknown(found)}
 """
+
+
+def _unknown(found: dict) -> str:
+    """How often what is none of the labels is taken for one, where that was measured."""
+    if not (unknown := found.get("unknown_words")):
+        return ""
+    words, backwards = unknown["other_words"], unknown["backwards"]
+    return (
+        f"Of {words['n']} other English words (eSpeak NG) {words['share']:.1%} are taken for a label that is asked "
+        f"for, {words['any']:.0%} for one of all; of {backwards['n']} test recordings played backwards "
+        f"{backwards['share']:.1%} and {backwards['any']:.0%}."
+    )
 
 
 def _row(name: str, value: dict | float, note: str) -> str:

@@ -5,13 +5,15 @@ import json
 
 import numpy as np
 import pytest
+import tones
 import torch
 import toy_models
 
-from benchmarks import blind, bodies, extraction, extraction_page
+from benchmarks import blind, bodies, extraction, extraction_page, unknown
 from ml import media, scenes
 from ml.config import ExtractorRecipe, PerBudget, UserError, load_settings
 from ml.evaluation.metrics import improvement_db
+from ml.predictor import Predictor
 
 SUMMARY = {"mean": 4.0, "mean_ci95": [3.5, 4.5]}
 FOUND = {
@@ -50,7 +52,27 @@ def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
     assert "| misses at 1 % false alarms | ≤ 0.05 | 0.04 |" in page
     assert "| more steps | 4.5 |" in page
     assert "of the clean word not measured." in page
+    assert "played backwards" not in page
+    shares = {"share": 0.125, "any": 0.5, "n": 30}
+    found = FOUND | {"unknown_words": {"other_words": shares, "backwards": shares}}
+    (tmp_path / "extraction.json").write_text(json.dumps({"toy theo": RECORD | {"extraction": found}}))
+    extraction_page.write(tmp_path)
+    said = "Of 30 other English words (eSpeak NG) 12.5% are taken for a label that is asked for, 50% for one of all;"
+    assert said in (tmp_path / "extraction.md").read_text()
     assert media.decode_picture(tmp_path / "extraction-systems.png").std() > 1
+
+
+def test_how_often_a_label_is_heard_in_what_says_none_of_them():
+    """A tone burst is the same backwards, so there all are heard; eSpeak NG says none of them."""
+    predictor = Predictor.load(tones.bundle())
+    said = unknown._taken(predictor, [tones.word(label) for label in tones.WORDS])
+    assert said["share"] == pytest.approx(1 / len(tones.WORDS), abs=0.1)
+    assert (said["any"], said["n"]) == (1.0, len(tones.WORDS))
+    quiet = unknown._taken(predictor, [np.zeros(tones.RATE_HZ, np.float32)])
+    assert (quiet["share"], quiet["any"]) == (0.0, 0.0)
+    found = unknown.unknown_words(predictor, toy_models.toy_speech().where("test"))
+    assert found["other_words"]["n"] == len(unknown.WORDS) * len(unknown.VOICES)
+    assert found["other_words"]["any"] >= found["other_words"]["share"]
 
 
 def test_the_bodies_are_of_one_size_and_hear_what_is_asked_for():

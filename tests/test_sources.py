@@ -205,10 +205,8 @@ def test_the_starter_made_anew_on_a_plainer_processor_has_the_hash_in_dvc_lock(t
 
 @pytest.mark.parametrize("voice", ["en-us+nobody", "xx-yy"])
 def test_an_unknown_voice_is_refused_and_not_replaced_by_another(voice):
-    import espeakng_loader
-
     with pytest.raises(UserError, match=r"starter audio: voice .*: RuntimeError: eSpeak NG"):
-        starter._speak(espeakng_loader.get_library_path(), voice)
+        starter.spoken(voice, ["160 50 one"])
 
 
 def test_a_word_spoken_at_another_time_is_the_same():

@@ -6,7 +6,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,33 +55,36 @@ def recordings(speakers: tuple[str, ...] = SPEAKERS) -> Listing:
     Raises UserError where eSpeak NG cannot speak.
     """
     voices = [(ACCENTS[turn % len(ACCENTS)], speaker) for turn, speaker in enumerate(speakers)]
-    return Listing(_spoken(voices), len(voices) * len(MANNERS) * len(WORDS), "synthesised, free of rights")
+    return Listing(_items(voices), len(voices) * len(MANNERS) * len(WORDS), "synthesised, free of rights")
 
 
-def _spoken(voices: list[tuple[str, str]]) -> Iterator[Item]:
-    import espeakng_loader
-
-    library = espeakng_loader.get_library_path()
+def _items(voices: list[tuple[str, str]]) -> Iterator[Item]:
+    lines = [f"{rate_wpm} {pitch} {word}" for rate_wpm, pitch in MANNERS for word in WORDS]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        spoken = pool.map(lambda voice: _speak(library, "+".join(voice)), voices)
-        for (accent, speaker), clips in zip(voices, spoken, strict=True):
+        said = pool.map(lambda voice: spoken("+".join(voice), lines), voices)
+        for (accent, speaker), clips in zip(voices, said, strict=True):
             for number, clip in enumerate(clips):
                 manner, digit = divmod(number, len(WORDS))
                 yield Item(f"{digit}_{accent}+{speaker}_{manner}", _finished(clip), str(digit), group=speaker)
 
 
-def _speak(library: str, voice: str) -> list[np.ndarray]:
-    """Every manner and word of one voice as int16 (samples,) at eSpeak NG's rate, in a process of its own."""
-    lines = [f"{rate_wpm} {pitch} {word}" for rate_wpm, pitch in MANNERS for word in WORDS]
+def spoken(voice: str, lines: Sequence[str]) -> list[np.ndarray]:
+    """What a voice of eSpeak NG says of every line, `rate_wpm pitch word`, as int16 (samples,) at its own rate.
+
+    In a process of its own. Raises UserError where it cannot speak.
+    """
+    import espeakng_loader
+
+    library = espeakng_loader.get_library_path()
     command = [sys.executable, "-I", "-S", str(Path(espeak.__file__)), library, voice]
-    spoken = subprocess.run(command, input="\n".join(lines).encode(), capture_output=True, check=False)
-    if spoken.returncode != 0:
-        last = spoken.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"starter audio: voice {voice}: {' '.join(last) or f'ended with {spoken.returncode}'}")
+    said = subprocess.run(command, input="\n".join(lines).encode(), capture_output=True, check=False)
+    if said.returncode != 0:
+        last = said.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"starter audio: voice {voice}: {' '.join(last) or f'ended with {said.returncode}'}")
     clips, at = [], 0
-    while at < len(spoken.stdout):
-        (samples,) = struct.unpack_from("<I", spoken.stdout, at)
-        clips.append(np.frombuffer(spoken.stdout, "<i2", samples, at + 4))
+    while at < len(said.stdout):
+        (samples,) = struct.unpack_from("<I", said.stdout, at)
+        clips.append(np.frombuffer(said.stdout, "<i2", samples, at + 4))
         at += 4 + 2 * samples
     if len(clips) != len(lines):
         raise UserError(f"starter audio: voice {voice}: {len(clips)} words spoken, expected {len(lines)}")

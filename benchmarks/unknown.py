@@ -1,0 +1,40 @@
+"""How often what is no word of the labels is taken for one: other English words, and recordings played backwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ml.datasets import SpeechSet
+from ml.media import resample
+from ml.predictor import Predictor
+from ml.sources import espeak, starter
+
+WORDS = (
+    *("hello", "table", "water", "green", "monday", "computer", "window", "apple", "music", "house", "dog", "cat"),
+    *("tree", "yellow", "people", "thank", "please", "garden", "river", "mountain", "paper", "school", "summer"),
+    *("winter", "bread", "cheese", "doctor", "engine", "father", "mother"),
+)
+VOICES = ("en-us+m3", "en+f2", "en-gb-scotland+Alex", "en-us+linda", "en-us+paul")
+RATE_WPM, PITCH = 160, 50
+PAUSE_S = 0.1  # before and after
+
+
+def unknown_words(predictor: Predictor, speech: SpeechSet) -> dict[str, dict]:
+    """How often a label is said to be present in words by eSpeak NG and in `speech` backwards.
+
+    share: of all labels, for all sounds; any: of the sounds in which at least one label is.
+    """
+    lines = [f"{RATE_WPM} {PITCH} {word}" for word in WORDS if word not in predictor.labels]
+    spoken = [clip / np.float32(32768) for voice in VOICES for clip in starter.spoken(voice, lines)]
+    words = [resample(clip, espeak.SAMPLE_RATE_HZ, predictor.sample_rate_hz) for clip in spoken]
+    backwards = [speech.clip(row)[::-1] for row in range(len(speech))]
+    return {"other_words": _taken(predictor, words), "backwards": _taken(predictor, backwards)}
+
+
+def _taken(predictor: Predictor, sounds: Sequence[np.ndarray]) -> dict:
+    pause = np.zeros(round(PAUSE_S * predictor.sample_rate_hz), np.float32)
+    presences = [predictor.listen(np.concatenate((pause, sound, pause)))[0] for sound in sounds]
+    present = np.array(presences) > predictor.presence_threshold  # (sounds, labels)
+    return {"share": float(present.mean()), "any": float(present.any(axis=1).mean()), "n": len(sounds)}
