@@ -213,7 +213,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half_done(materialized, second_run)
         ({"SEEHEAR_SOURCE": "strater"}, "data.source: expected one of starter, mnist-fsdd, folder, got 'strater'"),
         ({"SEEHEAR_BUDGET": "tiny"}, "training.budget: expected one of quick, medium, full, got 'tiny'"),
         pytest.param({"SEEHEAR_SOURCE": "folder"}, "folder", marks=pytest.mark.slow),
-        ({"SEEHEAR_SOURCE": "mnist-fsdd", "SEEHEAR_MIRROR": "nowhere"}, "nowhere"),
+        pytest.param({"SEEHEAR_SOURCE": "mnist-fsdd", "SEEHEAR_MIRROR": "nowhere"}, "nowhere", marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_word_ends_in_one_clear_line(tmp_path, environment, said):

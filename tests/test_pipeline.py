@@ -132,9 +132,6 @@ def test_data_that_fails_its_checks_stops_the_line_and_leaves_the_last_good_set(
     assert "folder images: the data failed their checks (image_decodable" in line
     assert "Traceback" not in answer.stdout
     assert content(paths.prepared("images")) == former
-    write_pictures(made, 60)
-    assert tool(made, "repro", f"{PIPELINE}:prepared@images").returncode == 0
-    assert content(paths.prepared("images")) == former
 
 
 @pytest.mark.parametrize("source", SOURCES)
