@@ -92,8 +92,8 @@ def _unknown(found: dict) -> str:
         return ""
     words, backwards = unknown["other_words"], unknown["backwards"]
     return (
-        f"Of {words['n']} other English words (eSpeak NG) {words['share']:.1%} are taken for a label that is asked "
-        f"for, {words['any']:.0%} for one of all; of {backwards['n']} test recordings played backwards "
+        f"A label that is asked for is found in {words['share']:.1%} of {words['n']} other English words (eSpeak NG), one "
+        f"of all labels in {words['any']:.0%}; in {backwards['n']} test recordings played backwards they are "
         f"{backwards['share']:.1%} and {backwards['any']:.0%}."
     )
 
@@ -215,8 +215,8 @@ plan.
   average precision weighs each by its own score, also those that are too unsure to be told.
 - `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard.
 - Recordings may say words of no label. Scenes of training that are not among the hardest have three in ten of the words
-  that nobody asks for played backwards, which sounds like speech and says nothing known. How often a label is said to be
-  present in other words all the same stands below, where it was measured: each between pauses of 0.1 s, for every label.
+  that nobody asks for played backwards, which sounds like speech and says nothing known. How often a label is found in
+  other words all the same stands below, where it was measured: one word between pauses of 0.1 s, asked for every label.
 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
 interval lies wholly above its. Intervals resample scenes, which share a few hundred clips of a few voices; for other
