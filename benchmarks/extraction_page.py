@@ -92,8 +92,8 @@ def _unknown(found: dict) -> str:
         return ""
     words, backwards = unknown["other_words"], unknown["backwards"]
     return (
-        f"A label that is asked for is found in {words['share']:.1%} of {words['n']} other English words (eSpeak NG), one "
-        f"of all labels in {words['any']:.0%}; in {backwards['n']} test recordings played backwards they are "
+        f"A label that is asked for is found in {words['share']:.1%} of {words['n']} other English words (eSpeak NG), "
+        f"one of all labels in {words['any']:.0%}; in {backwards['n']} test recordings played backwards they are "
         f"{backwards['share']:.1%} and {backwards['any']:.0%}."
     )
 
