@@ -324,11 +324,6 @@ def test_removing_and_relabelling_are_one_more_small_shard_each(project):
     assert set(now) == set(former) - {"0", "1"}
     assert now["2"] == (former["2"][0], "b")
     assert len(added_shards(paths, "audio")) == shards + 2
-    missing = seehear(project, "remove", "audio", "0")
-    assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
-        2,
-        "seehear: 0: no such item among the audio of folder",
-    )
 
 
 def test_another_commit_s_additions_are_noticed(project, monkeypatch):
