@@ -11,12 +11,12 @@ from ml.media import resample
 from ml.predictor import Predictor
 from ml.sources import espeak, starter
 
-WORDS = (
-    *("hello", "table", "water", "green", "monday", "computer", "window", "apple", "music", "house", "dog", "cat"),
-    *("tree", "yellow", "people", "thank", "please", "garden", "river", "mountain", "paper", "school", "summer"),
-    *("winter", "bread", "cheese", "doctor", "engine", "father", "mother"),
+WORDS = (  # and voices: not those by which words of no label were tried in training
+    *("bottle", "chair", "animal", "purple", "friday", "telephone", "ladder", "orange", "guitar", "village", "horse"),
+    *("rabbit", "flower", "silver", "children", "sorry", "welcome", "forest", "ocean", "island", "pencil", "teacher"),
+    *("autumn", "weather", "butter", "sugar", "lawyer", "wheel", "sister", "brother"),
 )
-VOICES = ("en-us+m3", "en+f2", "en-gb-scotland+Alex", "en-us+linda", "en-us+paul")
+VOICES = ("en-us+m7", "en+f4", "en-gb-x-rp+Hugo", "en-us+anika", "en-029+victor")
 RATE_WPM, PITCH = 160, 50
 PAUSE_S = 0.1  # before and after
 

@@ -9,6 +9,7 @@ from ml.config import UserError
 
 
 def bytes_of(source: bytes | Path, name: str) -> bytes:
+    """The bytes themselves, or those of a file; UserError naming `name` where it cannot be read."""
     if isinstance(source, bytes):
         return source
     try:
@@ -18,6 +19,7 @@ def bytes_of(source: bytes | Path, name: str) -> bytes:
 
 
 def reason_of(fault: Exception, empty: bool = False, unknown: bool = False, expected: str = "") -> str:
+    """Why something cannot be decoded, for one line to a person: empty, unknown to the decoder, or what it said."""
     if empty or unknown:
         return f"{'it is empty' if empty else 'its format is not known'}; expected {expected}"
     said = re.sub(r"<\S+ (object at 0x[0-9a-f]+|name='.*?')>", "it", " ".join(str(fault).split()))
