@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ml import models, spotting
-from ml.features import valid_mask
 
 MASK_LIMIT = 2.0
 COMPRESSION = 0.3
@@ -76,41 +75,30 @@ class Extractor(nn.Module):
         self.extracting = nn.ModuleList(AskedBlock(channels, dilation, known) for dilation in dilations[half:])
         self.mask = nn.Conv1d(channels, 2 * self.bins, 1)
 
-    def forward(
-        self, mixture: Tensor, query: Tensor, lengths: Tensor | None = None, gain: Tensor | None = None
-    ) -> ExtractorOutput:
+    def forward(self, mixture: Tensor, query: Tensor, gain: Tensor | None = None) -> ExtractorOutput:
         """mixture (b, samples), query (b, labels): the picture's posterior over the shared labels.
 
-        lengths (b,): samples that are a recording's own, where shorter ones were padded with zeros to make a batch;
-        each then gets the answer it would get alone.
         gain (b,): of `recording_gain`, where the mixture is a piece of a longer recording.
         """
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
-        own = None if lengths is None else self.own_frames(lengths, mixture.shape[1])[:, None]  # (b, 1, frames)
         spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
-        states = zeroed(self.encode(self.features(spectrum)), own)  # (b, channels, frames)
+        states = self.encode(self.features(spectrum))  # (b, channels, frames)
         for block in self.listening:
-            states = zeroed(block(states), own)
+            states = block(states)
         word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
         word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
-        word_presence = soft_maximum(word_scores if own is None else word_scores.masked_fill(~own, -1e4))  # (b, labels)
+        word_presence = soft_maximum(word_scores)  # (b, labels)
         places = places_asked_for(query, word_places)  # (b, 4, frames)
-        states = zeroed(states + self.locate(torch.sigmoid(places[:, 3:])), own)
+        states = states + self.locate(torch.sigmoid(places[:, 3:]))
         for block in self.extracting:
-            states = zeroed(block(states, query), own)
+            states = block(states, query)
         estimate = self.invert(spectrum * self.bounded_mask(states), mixture.shape[1]) / gain[:, None]
-        if lengths is not None:
-            estimate = estimate * valid_mask(lengths, mixture.shape[1])
         presence = asked_for(query, word_presence[:, :, None])[:, 0]  # (b,)
         return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
         return -(-samples // self.hop_samples) + 1
-
-    def own_frames(self, lengths: Tensor, samples: int) -> Tensor:
-        """True (b, frames) at the frames of each recording of `lengths` (b,) in a batch padded to so many samples."""
-        return valid_mask((lengths + self.hop_samples - 1) // self.hop_samples + 1, self.frames(samples))
 
     def features(self, spectrum: Tensor) -> Tensor:
         """Compressed magnitude about zero, and real and imaginary part compressed alike: (b, 3 bins, frames)."""
@@ -167,11 +155,6 @@ class AskedBlock(Block):
     def forward(self, states: Tensor, query: Tensor) -> Tensor:
         scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
         return states + self.mix(torch.relu(self.convolve(states) * (1 + scale) + shift))  # (b, channels, frames)
-
-
-def zeroed(states: Tensor, own: Tensor | None) -> Tensor:
-    """states (b, channels, frames) with zeros where `own` (b, 1, frames) is False; all of them where it is None."""
-    return states if own is None else states * own
 
 
 def asked_for(query: Tensor, logits: Tensor) -> Tensor:

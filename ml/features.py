@@ -81,7 +81,10 @@ def unknown_pictures(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shuffle_patches(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (b, c, h, w) whose 4 x 4 patches stand in random order: the same ink, no longer the same thing."""
+    """Pictures (b, c, h, w) whose 4 x 4 patches stand in random order: the same ink, no longer the same thing.
+
+    Where a side is no multiple of 4, what is left over at its end stays.
+    """
     b, c, h, w = pictures.shape
     grid_h, grid_w = min(SHUFFLE_GRID, h), min(SHUFFLE_GRID, w)
     patch_h, patch_w = h // grid_h, w // grid_w
@@ -90,7 +93,9 @@ def shuffle_patches(pictures: Tensor, generator: torch.Generator) -> Tensor:
     order = torch.rand(b, grid_h * grid_w, generator=generator).argsort(dim=1).to(pictures.device)
     patches = patches.gather(1, order[:, :, None, None, None].expand_as(patches))
     inner = patches.unflatten(1, (grid_h, grid_w)).permute(0, 3, 1, 4, 2, 5).reshape(inner.shape)
-    return F.pad(inner, (0, w - inner.shape[3], 0, h - inner.shape[2]))
+    shuffled = pictures.clone()
+    shuffled[:, :, : grid_h * patch_h, : grid_w * patch_w] = inner
+    return shuffled
 
 
 class LogMel(nn.Module):

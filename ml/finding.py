@@ -32,6 +32,15 @@ class Found:
         """Of the likeliest label (n,), that something is there included."""
         return self.sure * self.posteriors[:, :-1].max(axis=1)
 
+    @property
+    def known(self) -> np.ndarray:
+        """Which of them are likelier something known than not (n,) bool."""
+        return self.posteriors.argmax(axis=1) < self.posteriors.shape[1] - 1
+
+    def of(self, rows: np.ndarray) -> Found:
+        """These of the objects."""
+        return Found(self.boxes[rows], self.sure[rows], self.posteriors[rows])
+
 
 class Detector:
     """Finds objects in pixels uint8 (h, w, c) of any size, by a model and the `detector` section of its card."""
@@ -48,8 +57,7 @@ class Detector:
 
     def names(self, found: Found) -> np.ndarray:
         """Which of the objects are to be named (n,) bool: those likely enough, and likelier known than not."""
-        known = found.posteriors.argmax(axis=1) < found.posteriors.shape[1] - 1
-        return (found.probabilities >= self._how["threshold"]) & known
+        return (found.probabilities >= self._how["threshold"]) & found.known
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> Found:

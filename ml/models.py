@@ -211,9 +211,12 @@ def save_model(folder: Path, model: nn.Module, card: dict) -> dict:
 def read_card(folder: Path) -> dict:
     """The JSON card of a model folder; UserError where there is none."""
     try:
-        return json.loads((folder / CARD).read_text())
-    except (OSError, json.JSONDecodeError) as fault:
+        card = json.loads((folder / CARD).read_text("utf-8"))
+    except (OSError, ValueError) as fault:  # ValueError: no JSON, or no text at all
         raise UserError(f"{folder / CARD}: expected the card of a trained model, got {fault}") from None
+    if missing := [key for key in ("kind", "arguments", "digests") if not isinstance(card, dict) or key not in card]:
+        raise UserError(f"{folder / CARD}: expected the card of a trained model, found no {', '.join(missing)}")
+    return card
 
 
 def load_model(

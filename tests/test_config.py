@@ -63,6 +63,8 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
         ("promotion", "margin", float("nan"), "promotion.margin: expected a finite number, got nan"),
         ("image_classifier", "batch_size", 0, "image_classifier.batch_size: expected a number from 1 up, got 0"),
         ("training", "seed", True, "training.seed: expected int, got True"),
+        ("image_classifier", "detector_batch_size", 0, "detector_batch_size: expected a number from 1 up, got 0"),
+        ("image_classifier", "detector_channels", 1, "detector_channels: expected a number from 2 to 4096, got 1"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(project, section, key, value, said):

@@ -43,18 +43,6 @@ def test_analysis_and_synthesis_give_the_waveform_back():
     assert torch.allclose(model.invert(model.transform(mixture), 3000), mixture, atol=1e-6)
 
 
-def test_a_batch_of_one_equals_a_batch_of_many_padded_to_its_longest():
-    model, mixture, query = extractor(), mixtures(), queries()
-    lengths = torch.tensor([1500, 3000, 2345])
-    padded = mixture * (torch.arange(3000) < lengths[:, None])
-    together = model(padded, query, lengths)
-    for i, size in enumerate(lengths.tolist()):
-        alone = model(mixture[i : i + 1, :size], query[i : i + 1])
-        assert torch.allclose(together.estimate[i, :size], alone.estimate[0], atol=1e-5)
-        assert (together.estimate[i, size:] == 0).all()
-        assert torch.allclose(together.presence_logits[i], alone.presence_logits[0], atol=1e-4)
-
-
 def test_a_last_sample_in_a_window_of_its_own_does_not_turn_a_recording_down():
     sound = torch.cat((mixtures(1, 256 * 8)[0], torch.tensor([0.9])))[None]
     gain = extraction.recording_gain(sound, 256)

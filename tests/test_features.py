@@ -59,6 +59,13 @@ def test_pictures_of_nothing_known_keep_shape_and_range(side, channels):
     assert made.max() <= 1
 
 
+def test_patch_shuffling_leaves_no_edge_of_another_colour():
+    bright = 0.8 + 0.2 * torch.rand(2, 3, 15, 13, generator=generator())
+    shuffled = features.shuffle_patches(bright, generator(1))
+    assert not torch.equal(shuffled, bright)
+    assert shuffled.min() >= 0.8
+
+
 def test_patch_shuffling_keeps_the_ink_and_loses_the_place():
     pictures = torch.rand(4, 2, 12, 12, generator=generator())
     shuffled = features.shuffle_patches(pictures, generator(1))

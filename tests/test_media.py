@@ -109,6 +109,21 @@ def test_sixteen_bit_grey_is_scaled_to_eight():
     assert media.decode_picture(saved(deep, "PNG"))[..., 0].tolist() == [[0, 1, 255]]
 
 
+def test_a_whole_picture_is_read_whatever_stands_where_its_exif_should():
+    tagged = saved(Image.new("RGB", (4, 2), (200, 100, 50)), "PNG", exif=b"Exif\0\0garbage")
+    assert media.decode_picture(tagged)[1, 3].tolist() == [200, 100, 50]
+
+
+def test_grey_is_the_luminance_of_a_colour():
+    pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)
+    assert media.grey(pixels).tolist() == [[[76], [150], [29], [9]]]
+
+
+def test_a_program_is_no_picture():
+    with pytest.raises(UserError, match=r"^cat: EPS is a program, not a picture; expected PNG"):
+        media.decode_picture(saved(Image.new("RGB", (4, 3)), "EPS"), name="cat")
+
+
 def test_a_damaged_picture_is_refused_by_its_name():
     whole = saved(Image.effect_noise((64, 64), 50), "JPEG")
     for content in (b"", b"not a picture", whole[: len(whole) // 2]):
@@ -201,9 +216,10 @@ def test_channels_are_averaged():
     assert np.allclose(waveform, tone() / 2)
 
 
-@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "AIFF", "RF64"])
 def test_a_recording_that_was_cut_off_is_refused(form):
     whole = recorded(tone(2), form=form)
+    assert len(media.decode_recording(whole)[0]) == len(tone(2))
     with pytest.raises(UserError, match=r"^word: (cut short|cannot be decoded)"):
         media.decode_recording(whole[: len(whole) * 2 // 3], name="word")
 

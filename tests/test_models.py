@@ -137,6 +137,14 @@ def test_a_folder_without_a_card_or_weights_is_refused(tmp_path):
         models.load_model(tmp_path / "m")
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[]", b'{"kind": "cnn"}'])
+def test_a_damaged_card_is_refused(tmp_path, content):
+    saved(tmp_path / "m")
+    (tmp_path / "m" / models.CARD).write_bytes(content)
+    with pytest.raises(UserError, match="expected the card of a trained model"):
+        models.load_model(tmp_path / "m")
+
+
 def test_a_model_of_another_kind_is_refused(tmp_path):
     saved(tmp_path / "m")
     with pytest.raises(UserError, match="expected one of image_cnn"):

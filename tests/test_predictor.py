@@ -207,6 +207,7 @@ def test_noise_of_any_level_and_length_gets_a_whole_answer(predictor, seed, leve
         (np.zeros(100, np.int16), 8000, "floating-point"),
         (np.zeros(100, np.float32), 0, "rate"),
         (np.zeros(100, np.float32), 8000.5, "rate"),
+        (np.zeros(100, np.float32), float("nan"), "rate"),
     ],
 )
 def test_a_recording_that_cannot_be_judged_is_refused_in_one_line(predictor, recording, rate_hz, said):
@@ -217,6 +218,12 @@ def test_a_recording_that_cannot_be_judged_is_refused_in_one_line(predictor, rec
         with pytest.raises(UserError, match=said) as refusal:
             ask()
         assert "\n" not in str(refusal.value)
+
+
+def test_a_recording_played_backwards_by_a_view_is_answered_as_its_copy(predictor):
+    word = tones.word("down")
+    backwards, copied = (predictor.recognize_speech(one, RATE_HZ) for one in (word[::-1], word[::-1].copy()))
+    assert backwards.probabilities == copied.probabilities
 
 
 def test_stereo_at_44100_hz_is_answered_once_it_is_decoded(predictor):
@@ -389,6 +396,14 @@ def test_the_box_holds_the_ink_in_the_pictures_own_pixels(channels, dark_on_ligh
     pixels[85, 135] = 255  # a speck
     pixels = 255 - pixels if dark_on_light else pixels
     assert ink_box(pixels) == (30, 20, 95, 70)
+
+
+def test_ink_of_a_picture_too_large_to_search_is_boxed_in_its_own_pixels():
+    pixels = np.zeros((900, 4000, 3), np.uint8)
+    pixels[300:600, 1000:3000] = 200
+    box = ink_box(pixels)
+    assert box is not None
+    assert np.abs(np.array(box) - (1000, 300, 3000, 600)).max() <= 4
 
 
 def test_a_plain_picture_has_no_box_and_one_pixel_is_enough_of_a_picture():

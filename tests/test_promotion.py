@@ -44,7 +44,6 @@ def answers(image=20, speech=20, presence=0.0, gain_db=5.0, **scores: np.ndarray
             Scored("si_sdr_improvement_db", gains, {"class": WORDS}, slack=30.0),
         ),
         {"image_accuracy": 0.11, "speech_accuracy": 0.1},
-        N,
     )
 
 

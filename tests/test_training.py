@@ -125,6 +125,12 @@ def test_muon_takes_what_has_two_wide_sides_and_leaves_the_rest_to_adamw():
     assert sum(len(group["params"]) for group in adamw.param_groups) == 5
 
 
+def test_where_nothing_is_wide_adamw_takes_all():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 2))
+    (adamw,) = optimizers.make_optimizers(model, dataclasses.replace(recipe(50, 1), optimizer="muon"))
+    assert sum(len(group["params"]) for group in adamw.param_groups) == 4
+
+
 def test_known_and_unknown_pictures_are_moved_alike():
     shown = toy_images()
     pixels, labels = pictures.resident_pixels(shown, torch.device("cpu")), torch.from_numpy(shown.labels)

@@ -32,9 +32,13 @@ CHOICES = {
     "image_classifier.optimizer": OPTIMIZERS,
 }
 POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s", "data.shard_rows")
-AT_LEAST_ONE = ("batch_size", "channels", "blocks", "quick", "medium", "full", "bootstrap")  # wherever they stand
+AT_LEAST_ONE = (  # wherever they stand
+    *("batch_size", "detector_batch_size", "channels", "blocks"),
+    *("quick", "medium", "full", "bootstrap"),
+)
 LAST_SEED = 2**32 - 1
 RANGES = {
+    "image_classifier.detector_channels": (2, 4096),
     "promotion.confidence": (0.5, 0.9999),
     "retraining.backoff": (1, 100),
     "speech_extractor.speed_change": (0, 0.15),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ml import media
+from ml.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,18 @@ def write_examples(examples: Sequence[Example], out: Path) -> Path:
     """Write NN_picture.png, NN_{mixture,target,estimate}.wav and index.html to `out`; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
     for number, example in enumerate(examples):
-        _replace(out / f"{number:02d}_picture.png", media.encode_png(example.picture))
+        _write(out / f"{number:02d}_picture.png", media.encode_png(example.picture))
         for name in ("mixture", "target", "estimate"):
             sound = media.encode_wav(np.clip(getattr(example, name), -1, 1), example.rate_hz)
-            _replace(out / f"{number:02d}_{name}.wav", sound)
+            _write(out / f"{number:02d}_{name}.wav", sound)
     page = out / "index.html"
-    _replace(page, _page(examples).encode())
+    _write(page, _page(examples).encode())
     return page
 
 
-def _replace(file: Path, content: bytes) -> None:
-    draft = file.with_name(f".{file.name}.part")
-    draft.write_bytes(content)
-    draft.replace(file)
+def _write(file: Path, content: bytes) -> None:
+    with whole_file(file) as new:
+        new.write_bytes(content)
 
 
 def _page(examples: Sequence[Example]) -> str:

@@ -68,7 +68,6 @@ class GateAnswers:
 
     scored: tuple[Scored, ...]
     majority_share: Mapping[str, float | None]
-    scenes: int
 
     def __getitem__(self, name: str) -> Scored:
         return next(one for one in self.scored if one.name == name)
@@ -76,7 +75,8 @@ class GateAnswers:
     @property
     def section(self) -> dict:
         """As evaluation.json has it; null where the split holds nothing to measure."""
-        counts = {"images": len(self["image_accuracy"]), "speech": len(self["speech_accuracy"]), "scenes": self.scenes}
+        names = {"images": "image_accuracy", "speech": "speech_accuracy", "scenes": "presence_auc"}
+        counts = {key: len(self[name]) for key, name in names.items()}
         figures = {one.name: one.figure() for one in self.scored}
         return {**figures, "majority_share": dict(self.majority_share), "n": counts}
 
@@ -112,7 +112,6 @@ def gate_answers(
             "image_accuracy": recognition.majority_share(pictured),
             "speech_accuracy": recognition.majority_share(heard),
         },
-        scenes,
     )
 
 

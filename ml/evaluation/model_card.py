@@ -88,9 +88,10 @@ def _gate_figures(gate: GateAnswers, bootstrap: int, seed: int) -> list[dict]:
     rows = []
     for one in gate.scored:
         value = one.figure()
-        interval = one.interval(bootstrap, seed)
         if value is not None and one.name.endswith("accuracy"):
             interval = list(metrics.wilson_interval(int(one.scores.sum()), len(one)))
+        else:
+            interval = one.interval(bootstrap, seed)
         shown = {"value": NOT_MEASURED if value is None else value, "interval": interval or NOT_MEASURED}
         rows.append({"figure": one.name, **shown, "n": len(one)})
     return rows
@@ -116,7 +117,11 @@ def _limits(report: Mapping, found: Sequence[Mapping]) -> list[str]:
     ]
     if miss := report["extraction"]["miss_at_1pct_false_alarm"]:
         limits.append(f"misses {miss:.0%} of the spoken words at 1 % false alarms, on the test scenes")
-    return [*limits, "measured on scenes mixed from single words, not on recordings of free conversation"]
+    return [
+        *limits,
+        "measured on scenes mixed from single words, not on recordings of free conversation",
+        "presence is judged on scenes of seconds; of longer recordings more are said to hold a word that nobody says",
+    ]
 
 
 def _empty(value: object, name: str) -> Iterator[str]:

@@ -13,16 +13,14 @@ from matplotlib.font_manager import findfont, get_font
 from ml.evaluation.examples import Example
 from ml.evaluation.metrics import reliability
 from ml.evaluation.oracles import stft
+from ml.files import whole_file
 
 INK, PALE, WARM = "#1f4e79", "#9db8d2", "#c8553d"
 
 
 def save(figure: Figure, file: Path) -> Path:
-    """Write the figure beside its place and rename it there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.part")
-    figure.savefig(draft, format="png", dpi=110)
-    draft.replace(file)
+    with whole_file(file) as new:
+        figure.savefig(new, format="png", dpi=110)
     return file
 
 

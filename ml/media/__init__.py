@@ -1,6 +1,6 @@
 """Pictures and recordings: the one place where they are decoded, encoded, resized and resampled."""
 
-from ml.media.pictures import decode_picture, encode_png, resize_square, shrunk, stored_picture, stored_pictures
+from ml.media.pictures import decode_picture, encode_png, grey, resize_square, shrunk, stored_picture, stored_pictures
 from ml.media.recordings import (
     RecordingFile,
     decode_recording,
@@ -19,6 +19,7 @@ __all__ = [
     "decode_recording",
     "encode_png",
     "encode_wav",
+    "grey",
     "resample",
     "resampling_step",
     "resize_square",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -25,10 +26,11 @@ BOMB_MEGAPIXELS = 178  # Pillow opens no more; its limit stays, since of an ICO 
 
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # sizes are checked here
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # such a picture is taken as it lies
 
 
 def decode_picture(source: bytes | Path, max_megapixels: float = 25, name: str = "picture") -> np.ndarray:
-    """Decode any picture Pillow reads, turned upright as EXIF says, first frame only.
+    """Decode any picture Pillow reads but EPS, which is a program; turned upright as EXIF says, first frame only.
 
     Transparency is laid on black; on white where what is opaque is dark, as ink is.
     Returns uint8 (height, width, channels), channels 1 for grey and 3 for RGB; 16-bit grey is scaled down.
@@ -42,7 +44,10 @@ def decode_picture(source: bytes | Path, max_megapixels: float = 25, name: str =
             if picture.width * picture.height > max_megapixels * 1e6:
                 size = f"{picture.width} x {picture.height}"
                 raise UserError(f"{name}: {size} pixels, expected at most {max_megapixels:g} megapixels")
-            ImageOps.exif_transpose(picture, in_place=True)
+            if picture.format == "EPS":
+                raise UserError(f"{name}: EPS is a program, not a picture; expected {FORMATS}")
+            with contextlib.suppress(SyntaxError):  # an EXIF block that is none says nothing of how it was held
+                ImageOps.exif_transpose(picture, in_place=True)
             return _as_grey_or_rgb(picture, name)
     except UserError:
         raise
@@ -122,6 +127,11 @@ def stored_pictures(contents: Sequence[bytes], max_megapixels: float = 25) -> np
             return None
     rows = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, size)[:, start:end].reshape(-1, height, row_bytes)
     return None if rows[..., 0].any() else rows[..., 1:].reshape(-1, height, width, channels)
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """The luminance (h, w, 1) of RGB pixels uint8 (h, w, 3) by ITU-R BT.601."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:

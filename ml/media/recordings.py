@@ -24,6 +24,13 @@ KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares
 UNKNOWN_FORMAT = 1  # of libsndfile's codes
 WAVE_HEAD_BYTES = 44
 WAVE_UNKNOWN_BYTES = 0x7FFFF000  # writers that do not know the length declare this or more
+UNSAID_SIZE = 2**32 - 1  # of an RF64's sound; its ds64 chunk has it
+CHUNKED = {  # by what a file begins with: the byte order, and the chunk that holds the sound
+    (b"RIFF", b"WAVE"): ("<", b"data"),
+    (b"RF64", b"WAVE"): ("<", b"data"),
+    (b"FORM", b"AIFF"): (">", b"SSND"),
+    (b"FORM", b"AIFC"): (">", b"SSND"),
+}
 
 
 def decode_recording(
@@ -32,7 +39,8 @@ def decode_recording(
     """Decode any recording libsndfile reads to the mean of its channels.
 
     Returns float32 (samples,), full scale at 1, and its rate in Hz.
-    Raises UserError naming `name` where it cannot be decoded, is empty, cut short, longer than `max_s`, or not finite.
+    Raises UserError naming `name` where it cannot be decoded, is empty, longer than `max_s`, not finite, or cut short,
+    which WAV, AIFF, CAF, FLAC, MP3 and Ogg Vorbis show; of other formats what is there is taken for the whole.
     """
     content = bytes_of(source, name)
     if (stored := stored_recording(content)) is not None and (
@@ -181,20 +189,25 @@ def _next_block(recording: soundfile.SoundFile, name: str) -> np.ndarray:
 
 
 def _require_whole_wave(stream: BinaryIO, name: str) -> None:
-    """Refuse a WAV whose data chunk declares more bytes than there are; libsndfile reads the rest without a word."""
+    """Refuse a WAV, RF64 or AIFF that declares more bytes of sound than there are; libsndfile reads the rest without a
+    word."""
     head, length = stream.read(12), stream.seek(0, io.SEEK_END)
-    at = 12 if head[:4] == b"RIFF" and head[8:] == b"WAVE" else length
+    order, declared = CHUNKED.get((head[:4], head[8:]), ("", b""))
+    at, long_size = 12 if order else length, 0
     while at + 8 <= length:
         stream.seek(at)
-        kind, size = struct.unpack("<4sI", stream.read(8))
+        kind, size = struct.unpack(f"{order}4sI", stream.read(8))
         there = length - at - 8
-        if kind == b"data" and there < size < WAVE_UNKNOWN_BYTES:
-            raise UserError(f"{name}: cut short: {size} bytes of sound declared, {there} there")
+        if kind == b"ds64" and there >= 16:
+            (long_size,) = struct.unpack("<8xQ", stream.read(16))
+        sound = long_size if kind == declared and size == UNSAID_SIZE else size
+        if kind == declared and there < sound and (long_size or sound < WAVE_UNKNOWN_BYTES):
+            raise UserError(f"{name}: cut short: {sound} bytes of sound declared, {there} there")
         at += 8 + size + size % 2
     stream.seek(0)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)  # for a rate of many thousands that share no factor it has megabytes
 def _lowpass(factor: int) -> np.ndarray:
     """scipy.signal.resample_poly's own default filter, designed once per pair of rates."""
     from scipy.signal import firwin

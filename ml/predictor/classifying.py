@@ -127,7 +127,7 @@ def fit_picture(pixels: np.ndarray, side: int, channels: int) -> np.ndarray:
 def fitted_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     """pixels uint8 (h, w, c) as (h, w, channels): grey by the luminance of ITU-R BT.601, colour by repetition."""
     if pixels.shape[2] == 3 and channels == 1:
-        return (pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)[..., None]
+        return media.grey(pixels)
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 and channels == 3 else pixels
 
 

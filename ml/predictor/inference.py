@@ -34,6 +34,8 @@ class Predictor:
     def __init__(
         self, image: Path, speech: Path, extractor: Path, digest: str, device: str, goldens: Sequence[GoldenRequest]
     ):
+        if torch.device(device).type == "cuda":  # its ten bits of mantissa would not give the answers of a processor
+            torch.backends.cudnn.allow_tf32 = False
         self._see, self._hear = PictureClassifier(image, device), SpeechClassifier(speech, device)
         self._separator = Separator(extractor, device)
         cards = self._see.card, self._hear.card, self._separator.card

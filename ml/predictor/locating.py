@@ -9,13 +9,14 @@ from typing import TypeVar, cast
 import numpy as np
 from scipy import ndimage
 
-from ml import spotting
+from ml import media, spotting
 from ml.predictor.answers import Interval, Word
 
 Timed = TypeVar("Timed", Interval, Word)
 
 LEAST_CONTRAST = 8.0  # grey levels of 255 between ink and paper
 INK_SHARE = 0.35  # of the strongest contrast in the picture
+LONGEST_SEARCHED = 1024  # pixels of a side in which ink is looked for
 LEAST_S = 0.05  # of an interval
 FILLS_SHARE = 0.55  # of a picture's longer side, that its one thing takes up
 OFF_CENTRE = 0.12  # of it, that the thing may lie off the middle
@@ -158,7 +159,11 @@ def fills(box: Box, pixels: np.ndarray) -> bool:
 
 
 def ink_box(pixels: np.ndarray) -> Box | None:
-    """Bounding box (x0, y0, x1, y1) of what stands out from the border of pixels uint8 (h, w, c), if anything does."""
+    """Bounding box (x0, y0, x1, y1) of what stands out from the border of pixels uint8 (h, w, c), if anything does.
+
+    Of a picture with a side beyond LONGEST_SEARCHED it is looked for in a smaller one.
+    """
+    whole, pixels = pixels.shape[:2], media.shrunk(pixels, LONGEST_SEARCHED)
     paper = np.median(_border(pixels), axis=0)
     contrast = np.abs(pixels.astype(np.float32) - paper).max(axis=-1)
     if contrast.max() < LEAST_CONTRAST:
@@ -168,7 +173,9 @@ def ink_box(pixels: np.ndarray) -> Box | None:
     areas = np.bincount(parts.ravel())[1:]
     large = np.isin(parts, np.flatnonzero(areas >= LEAST_PART * areas.max()) + 1)
     rows, columns = np.flatnonzero(large.any(axis=1)), np.flatnonzero(large.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    down, across = whole[0] / pixels.shape[0], whole[1] / pixels.shape[1]
+    x0, y0, x1, y1 = columns[0] * across, rows[0] * down, (columns[-1] + 1) * across, (rows[-1] + 1) * down
+    return math.floor(x0), math.floor(y0), min(math.ceil(x1), whole[1]), min(math.ceil(y1), whole[0])
 
 
 def _border(pixels: np.ndarray) -> np.ndarray:

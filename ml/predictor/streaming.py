@@ -95,7 +95,7 @@ class Sound:
     """
 
     def __init__(self, blocks: Iterable[np.ndarray], rate_hz: int, model_rate_hz: int, window_samples: int):
-        if int(rate_hz) != rate_hz or rate_hz < 1:
+        if not 1 <= rate_hz < np.inf or int(rate_hz) != rate_hz:
             raise UserError(f"recording: expected a rate in whole Hz from 1 up, got {rate_hz!r}")
         self._blocks, self.rate_hz, self._model_rate_hz = blocks, int(rate_hz), model_rate_hz
         self._window_samples = window_samples
@@ -175,7 +175,7 @@ def checked_block(block: np.ndarray) -> np.ndarray:
             "recording: expected finite floating-point samples, full scale at 1, got something else "
             f"(NaN, infinity, integers, or samples from {BEYOND_SOUND:g} up)"
         )
-    return block.astype(np.float32, copy=False)
+    return np.require(block, np.float32, ("C", "W"))
 
 
 class SurestStretch:

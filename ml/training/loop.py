@@ -1,7 +1,8 @@
 """The one visible training loop, with its schedule, precision, checkpoints, and what becomes of a trained model.
 
-Everything random comes from one generator on the CPU; a checkpoint holds its state beside model, optimiser and average,
-so a run that was killed and started again ends with the same weights, bit for bit, as one that was not.
+Everything random comes from generators on the CPU that follow from the seed and the step, or from one whose state a
+checkpoint holds beside model, optimiser and average; so without a GPU a run that was killed and started again ends
+with the same weights, bit for bit, as one that was not.
 """
 
 from __future__ import annotations

@@ -62,7 +62,9 @@ def composed(stock: collage.Stock, count: int, generator: torch.Generator) -> tu
     """Working pictures (b, c, side, side), the boxes in them (b, objects, 4) in cells, and which are there."""
     plan = collage.draw_plan(stock, count, WORKING_SIDE, FRAME, collage.Span(), generator)
     device = stock.pixels.device
-    return collage.compose(stock, plan, generator), (plan.boxes / CELL).to(device), plan.named.to(device)
+    with torch.autocast(device.type, enabled=False):  # as they are composed where they are judged
+        pictures = collage.compose(stock, plan, generator)
+    return pictures, (plan.boxes / CELL).to(device), plan.named.to(device)
 
 
 def decide(model: ImageCNN, card: dict, held: collage.Stock, seed: int) -> dict:
@@ -98,11 +100,15 @@ def platt(probabilities: Tensor, truth: Tensor, steps: int = 50) -> list[float]:
 
 
 def best_threshold(found: Sequence[Found], truths: Sequence[collage.Truth]) -> tuple[float, float]:
-    """Of the probability from which an object is named, the middle of those with the best F1; and that F1."""
+    """Of the probability from which an object is named, the middle of those with the best F1; and that F1.
+
+    As answers are made: of what is likelier known than not, the most probable first.
+    """
+    known = [one.of(np.flatnonzero(one.known)[np.argsort(-one.probabilities[one.known])]) for one in found]
     right = np.concatenate(
-        [t.right(f.boxes, f.posteriors[:, :-1].argmax(1)) for f, t in zip(found, truths, strict=True)]
+        [t.right(f.boxes, f.posteriors[:, :-1].argmax(1)) for f, t in zip(known, truths, strict=True)]
     )
-    sure = np.concatenate([one.probabilities for one in found])
+    sure = np.concatenate([one.probabilities for one in known])
     wanted = sum(len(truth.boxes) for truth in truths)
     levels = np.linspace(0.05, 0.95, 91)
     f1 = np.array([2 * right[sure >= level].sum() / max(1, (sure >= level).sum() + wanted) for level in levels])

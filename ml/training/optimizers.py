@@ -43,7 +43,8 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
         case "muon":
             wide = [p for p in matrices if min(p.flatten(1).shape) >= LEAST_SIDE]
             groups[0]["params"] = [p for p in matrices if min(p.flatten(1).shape) < LEAST_SIDE]
-            return [Muon(wide, rate, decay), torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)]
+            rest = torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
+            return [Muon(wide, rate, decay), rest] if wide else [rest]
     raise UserError(f"optimizer {recipe.optimizer!r}: expected adamw, sgd or muon")
 
 

@@ -161,7 +161,8 @@ def draw_pictures(
     wanted[: len(known)] = labels[rows.flatten()]
     moving = (torch.rand(len(pictures), generator=generator) >= STILL_SHARE).nonzero()[:, 0]
     maps, moving = features.draw_affine(len(moving), features.AffineRange(), generator), moving.to(pictures.device)
-    pictures[moving] = features.apply_affine(pictures[moving], maps)
+    with torch.autocast(pictures.device.type, enabled=False):  # half a precision would move pictures elsewhere
+        pictures[moving] = features.apply_affine(pictures[moving], maps)
     return by_batch(pictures, len(known), batches), by_batch(wanted, len(known), batches)
 
 

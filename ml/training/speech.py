@@ -134,7 +134,7 @@ def _checked(speech: SpeechSet, name: str) -> SpeechSet:
 
 
 def validation_mels(speech: SpeechSet, log_mel: features.LogMel, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Log-mel spectrograms and frames of all clips as they are, in batches."""
+    """Log-mel spectrograms and frames of all clips, in batches; of long ones as much as is learnt from."""
     bank = scenes.clip_bank(speech, device, speeds=((1, 1),))
     lengths, zero = bank.lengths[:, 0].cpu(), torch.zeros(len(bank), dtype=torch.long, device=device)
     batches = []
