@@ -1,8 +1,8 @@
 """`make bench`: our speed beside a peer's, measured in the same run and printed as a ratio.
 
 `python -m benchmarks [data|growth|training|serving|drift|bodies …]`. All but growth need what `make run` leaves behind:
-prepared data, and all but drift and bodies a champion and its Bento. drift and bodies (of the extractor) run only where
-they are named, for they take long; so do
+prepared data; serving a champion and its Bento, bodies (of the extractor) the candidates. drift and bodies run only
+where they are named, for they take long, drift needs SEEHEAR_SOURCE=mnist-fsdd; so do
 `python -m benchmarks recognition` (CNN, RNN and LSTM compared) and `python -m benchmarks extraction` (FSDD-Scenes),
 which take words of their own (`--help`).
 """

@@ -1,12 +1,14 @@
 """The extractor's body: dense dilated convolutions beside an RNN and an LSTM of the same size and the same training.
 
 `python -m benchmarks bodies` trains all three on the data of the last run, by the recipe of params.yaml cut to STEPS,
-and judges them on validation scenes. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
+and judges them on validation scenes. The recipe's rate was chosen for the convolutions, so every body is trained at
+half of it as well. Figures go to docs/extraction_bodies.json and from there into docs/extraction.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import platform
 from collections.abc import Iterator
 
@@ -22,6 +24,7 @@ from ml.files import write_json
 from ml.models import count_parameters
 
 STEPS = 1500
+RATES = (1.0, 0.5)  # of the learning rate of params.yaml
 
 
 class Recurrent(nn.Module):
@@ -72,12 +75,13 @@ BODIES = {"convolutions": Extractor, "RNN": RnnExtractor, "LSTM": LstmExtractor}
 
 
 def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
-    """Rows (name, figure, size and time) of every body; writes the page anew."""
+    """Rows (name, figure, size and time) of every body at every rate; writes the page anew."""
     settings = load_settings(paths.root)
     images, speech = load_images(paths), load_speech(paths)
-    recipe = dataclasses.replace(settings.speech_extractor, steps=PerBudget(STEPS, STEPS, STEPS))
-    folder, found = paths.var / "benchmarks" / "bodies", {}
-    for name, body in BODIES.items():
+    whole = dataclasses.replace(settings.speech_extractor, steps=PerBudget(STEPS, STEPS, STEPS))
+    folder, found = paths.var / "benchmarks" / "bodies", []
+    for (name, body), share in itertools.product(BODIES.items(), RATES):
+        recipe = dataclasses.replace(whole, learning_rate=share * whole.learning_rate)
         card = training.train_speech_extractor(
             speech,
             paths.candidates / "image_classifier",
@@ -89,9 +93,11 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
             body=body,
         )
         figures = {key.removeprefix("validation_"): value for key, value in card["metrics"].items()}
-        found[name] = {key: card[key] for key in ("parameters", "steps", "seed", "train_s")} | figures
+        about = {key: card[key] for key in ("parameters", "steps", "seed", "train_s")}
+        found.append({"body": name, "learning_rate": recipe.learning_rate, **about, **figures})
         gain = f"{figures['si_sdr_improvement_db']:.2f} dB"
-        yield f"extractor: {name}", gain, f"{card['parameters']} parameters, {card['train_s']:.0f} s"
+        row = f"extractor: {name} at {recipe.learning_rate:g}"
+        yield row, gain, f"{card['parameters']} parameters, {card['train_s']:.0f} s"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     record = {"source": paths.source, "machine": machine, "bodies": found}
     write_json(paths.root / "docs" / "extraction_bodies.json", record)

@@ -18,11 +18,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ml import datasets, media
-from ml.config import Paths
+from ml.config import Paths, UserError
 from ml.datasets.prepare import BATCH_BYTES, BATCH_ROWS, pack_pictures, pack_recordings
 from ml.sources.shards import Item, Listing, item_batches, write_shards
 
 ITEMS, ROUNDS, LOADER_BATCH, LOADER_WORKERS = 20_000, 5, 128, 2
+ORIENTATION = 0x0112  # EXIF
 
 
 def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
@@ -31,6 +32,7 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     side, channels, rate_hz = images.pixels.shape[1], images.pixels.shape[3], speech.sample_rate_hz
     with tempfile.TemporaryDirectory(prefix="seehear-") as scratch:
         stored = _Stored(Path(scratch), paths, "images", images.ids)
+        _require_plain_pictures(stored.files)
         packed = partial(pack_pictures, side=side, channels=channels, about="bench")
         decoders = {"Pillow": _by_pillow, "our decoder": media.decode_picture}
         loaders = {
@@ -39,6 +41,7 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
         }
         yield from _rows("pictures", stored, packed, loaders)
         stored = _Stored(Path(scratch), paths, "audio", speech.ids)
+        _require_plain_recordings(stored.files)
         packed = partial(pack_recordings, rate_hz=rate_hz, about="bench")
         decoders = {"soundfile": _by_soundfile, "our decoder": media.decode_recording}
         loaders = {
@@ -70,6 +73,20 @@ class _Stored:
     def batches(self) -> Iterator:
         for _, batch in item_batches(self.paths, self.modality, ("id", "bytes"), BATCH_ROWS, BATCH_BYTES):
             yield batch
+
+
+def _require_plain_pictures(files: list[Path]) -> None:
+    """Raises UserError where the usual loop would not make of a picture what we make of it."""
+    for file in files:
+        with Image.open(file) as picture:
+            if picture.mode not in ("L", "RGB") or picture.getexif().get(ORIENTATION, 1) != 1:
+                raise UserError(f"bench: a picture of mode {picture.mode}; expected grey or RGB, 8 bits, not turned")
+
+
+def _require_plain_recordings(files: list[Path]) -> None:
+    for file in files:
+        if (kind := soundfile.info(file).subtype) in ("FLOAT", "DOUBLE"):
+            raise UserError(f"bench: a recording of {kind} samples, which may go beyond full scale; expected integers")
 
 
 class _Files(Dataset):
@@ -131,4 +148,4 @@ def _rows(
 def _require_equal(ours: np.ndarray, theirs: np.ndarray) -> None:
     """What is compared has to be the same work."""
     if not np.array_equal(ours.ravel(), theirs.ravel()):
-        raise AssertionError("the packed set and the loader's batches differ")
+        raise UserError("bench: the packed set and the loader's batches differ, so their times cannot be compared")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from benchmarks import extraction_page
 from benchmarks.blind import blind_separator
+from benchmarks.minutes import minutes
 from benchmarks.unknown import unknown_words
 from ml import scenes, training
 from ml.config import Paths, Settings, UserError, load_paths, load_settings
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> int:
     try:
         settings = with_extra_voices(load_settings(), asked.extra_voices)
         paths = load_paths(settings)
+        if asked.blind and settings.speech_extractor.extra_voices:
+            raise UserError("--blind: expected no extra voices; the opponent is trained without them")
         if not asked.page:
             measure(settings, paths, asked.leave_out, asked.blind, asked.scenes)
         extraction_page.write(paths.root / "docs")
@@ -85,6 +88,7 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
     with tqdm(total=6 * n, desc="scenes", unit="") as bar:
         section, _ = measure_extraction(bench, n, settings, heard, bar.update)
     section["unknown_words"] = unknown_words(predictor, bench.speech)
+    section["minutes"] = minutes(predictor, bench.speech)
     plans = {"full": headline_plan(bench, "full", DIGESTED), "mixed": detection_plan(bench, DIGESTED)}
     record = {
         "source": paths.source,
@@ -102,12 +106,12 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
     }
     who = f"{speaker} left out" if speaker else "seen speakers"
     voices = ", extra voices" if record["extra_voices"] else ""
-    name = f"{paths.source}, {record['budget']}, {who}{voices}"
+    name = f"{paths.source}, {record['budget']}, {who}{voices}{', blind opponent' if blind else ''}"
     keep(paths.root / "docs" / "extraction.json", name, record)
 
 
 def kept_in(paths: Paths, speaker: str | None) -> Path:
-    """Where what is trained for the benchmark stays, so that it is gone on with or used again."""
+    """Where what is trained for the benchmark stays, so that a training that was ended is gone on with."""
     return paths.var / "benchmarks" / (f"without_{speaker}" if speaker else "seen")
 
 

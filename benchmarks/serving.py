@@ -69,12 +69,21 @@ def _latencies(taken_ms: dict[str, float]) -> Iterator[tuple[str, str, str]]:
         yield f"/extract of 3 s, one client: {_title(name)}", f"{found_ms:.1f} ms", over
 
 
-def _throughputs(per_second: dict[str, float]) -> Iterator[tuple[str, str, str]]:
+def _throughputs(per_second: dict[str, list[float]]) -> Iterator[tuple[str, str, str]]:
     for name, found in per_second.items():
-        ratio = f"{found / per_second['direct']:.2f} of direct"
+        ratio = f"{_of(found, per_second['direct'])} of direct"
         if name in PEERS:
-            ratio += f"; ours is {per_second['ours'] / found:.2f} of it"
-        yield f"/extract of 3 s, {CLIENTS} clients: {_title(name)}", f"{found:.1f}/s", ratio
+            ratio += f"; ours is {_of(per_second['ours'], found)} of it"
+        yield f"/extract of 3 s, {CLIENTS} clients: {_title(name)}", f"{_spread(found, '.1f')}/s", ratio
+
+
+def _of(one: list[float], other: list[float]) -> str:
+    """The ratio of two systems, round by round."""
+    return _spread([a / b for a, b in zip(one, other, strict=True)], ".2f")
+
+
+def _spread(found: list[float], form: str) -> str:
+    return f"{statistics.median(found):{form}} ± {statistics.stdev(found):{form}}"
 
 
 def _title(name: str) -> str:
@@ -123,10 +132,13 @@ def _one_by_one(asks: dict[str, Ask]) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in taken_ms.items()}
 
 
-def _at_once(asks: dict[str, Ask]) -> dict[str, float]:
-    """Answers a second of each, in the best of some rounds, so that a busy moment of the machine spoils none."""
-    rounds = [{name: _per_second(ask) for name, ask in asks.items()} for _ in range(ROUNDS)]
-    return {name: max(found[name] for found in rounds) for name in asks}
+def _at_once(asks: dict[str, Ask]) -> dict[str, list[float]]:
+    """Answers a second of each in every round; each round begins with another, so that none always comes first."""
+    names, per_second = list(asks), {name: [] for name in asks}
+    for turn in range(ROUNDS):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            per_second[name].append(_per_second(asks[name]))
+    return per_second
 
 
 def _per_second(ask: Ask) -> float:

@@ -11,11 +11,12 @@ from ml.media import resample
 from ml.predictor import Predictor
 from ml.sources import espeak, starter
 
-WORDS = (  # and voices: not those by which words of no label were tried in training
+WORDS = (  # not those by which words of no label were tried in training, nor the voices
     *("bottle", "chair", "animal", "purple", "friday", "telephone", "ladder", "orange", "guitar", "village", "horse"),
     *("rabbit", "flower", "silver", "children", "sorry", "welcome", "forest", "ocean", "island", "pencil", "teacher"),
     *("autumn", "weather", "butter", "sugar", "lawyer", "wheel", "sister", "brother"),
 )
+# Where the starter's voices are trained with, they have been heard, saying other words.
 VOICES = ("en-us+m7", "en+f4", "en-gb-x-rp+Hugo", "en-us+anika", "en-029+victor")
 RATE_WPM, PITCH = 160, 50
 PAUSE_S = 0.1  # before and after

@@ -9,7 +9,7 @@ import tones
 import torch
 import toy_models
 
-from benchmarks import blind, bodies, extraction, extraction_page, unknown
+from benchmarks import blind, bodies, extraction, extraction_page, minutes, unknown
 from ml import media, scenes
 from ml.config import ExtractorRecipe, PerBudget, UserError, load_settings
 from ml.evaluation.metrics import improvement_db
@@ -57,7 +57,7 @@ def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
     found = FOUND | {"unknown_words": {"other_words": shares, "backwards": shares}}
     (tmp_path / "extraction.json").write_text(json.dumps({"toy theo": RECORD | {"extraction": found}}))
     extraction_page.write(tmp_path)
-    said = "is found in 12.5% of 30 other English words (eSpeak NG), one of all labels in 50%; in 30 test recordings"
+    said = "is found in 12.5% of 30 recordings of other English words (each by 5 voices of eSpeak NG), at least one of"
     assert said in (tmp_path / "extraction.md").read_text()
     assert media.decode_picture(tmp_path / "extraction-systems.png").std() > 1
 
@@ -89,12 +89,12 @@ def test_the_bodies_are_of_one_size_and_hear_what_is_asked_for():
 
 
 def test_the_page_sets_the_bodies_side_by_side(tmp_path):
-    found = {"parameters": 7, "steps": 5, "seed": 0, "train_s": 3.0, "si_sdr_improvement_db": 1.5}
-    found |= {"presence_auc": 0.9, "word_f1": 0.8}
-    record = {"source": "toy", "machine": "here", "bodies": {"LSTM": found}}
+    found = {"body": "LSTM", "learning_rate": 0.001, "parameters": 7, "steps": 5, "seed": 0, "train_s": 3.0}
+    found |= {"si_sdr_improvement_db": 1.5, "presence_auc": 0.9, "word_f1": 0.8}
+    record = {"source": "toy", "machine": "here", "bodies": [found]}
     (tmp_path / "extraction_bodies.json").write_text(json.dumps(record))
     extraction_page.write(tmp_path)
-    assert "| LSTM | 7 | 3 | 1.50 | 0.900 | 0.800 |" in (tmp_path / "extraction.md").read_text()
+    assert "| LSTM | 0.001 | 7 | 3 | 1.50 | 0.900 | 0.800 |" in (tmp_path / "extraction.md").read_text()
 
 
 def test_without_figures_the_page_says_that_nothing_was_measured(tmp_path):
@@ -122,3 +122,19 @@ def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
     again = blind.blind_separator(speech, chosen, tmp_path)
     assert np.array_equal(again(scene.mixture)[0], one)
     assert card.stat().st_mtime_ns == written
+
+
+def test_minutes_are_of_scenes_that_say_the_label_or_do_not(monkeypatch):
+    monkeypatch.setattr(minutes, "SECONDS", 6.0)
+    monkeypatch.setattr(minutes, "PER_LABEL", 1)
+    clips = [(32767 * tones.word(label, seed=seed)).astype(np.int16) for label in tones.WORDS for seed in range(3)]
+    labels, sizes = np.repeat(np.arange(len(tones.WORDS)), 3), np.array([len(clip) for clip in clips])
+    speech = dataclasses.replace(
+        toy_models.toy_speech(), samples=np.concatenate(clips), offsets=np.cumsum(sizes) - sizes, lengths=sizes,
+        labels=labels, split=np.full(len(clips), "test"), group=np.full(len(clips), "a"),
+        ids=np.arange(len(clips)).astype(str), classes=tuple(tones.WORDS),
+    )  # fmt: skip
+    predictor = Predictor.load(tones.bundle())
+    found = minutes.minutes(predictor, speech)
+    assert found["n"] == len(predictor.labels)
+    assert found["present"] > found["absent"]

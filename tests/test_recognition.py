@@ -9,9 +9,11 @@ import pytest
 import torch
 from toy_models import toy_speech
 
+from benchmarks.recognition import __main__ as comparison
 from benchmarks.recognition import measure, pages, plan, plots, variants
 from ml import features, models
 from ml.config import Paths, UserError, load_settings
+from ml.files import write_json
 
 QUICK = dataclasses.replace(load_settings(), training=dataclasses.replace(load_settings().training, budget="quick"))
 
@@ -72,6 +74,23 @@ def test_nothing_is_tested_before_the_grid_is_whole_and_every_kind_gets_the_same
     results = measured("grid")
     best = max((r for r in results.values() if r["kind"] == "rnn"), key=lambda r: r["validation"]["accuracy"])
     assert plan.chosen(results, "rnn", QUICK) == (best["optimizer"], best["learning_rate"])
+
+
+def test_what_was_published_stays_until_it_is_measured_anew(tmp_path):
+    paths = Paths(tmp_path, "mnist-fsdd")
+    before = measured("grid", "final")
+    of_medium = {"budget": "medium", "chosen": {}, "pieces": {"a": {}}}
+    write_json(tmp_path / "docs" / "recognition.json", of_medium)
+    comparison.publish(paths, QUICK)
+    assert json.loads((tmp_path / "docs" / "recognition.json").read_text()) == of_medium
+    write_json(tmp_path / "docs" / "recognition.json", {"budget": "quick", "chosen": {}, "pieces": before})
+    again = next(key for key in before if key.startswith("final"))
+    write_json(comparison.store(paths) / f"{again}.json", before[again] | {"cpu_s": 7})
+    comparison.publish(paths, QUICK)
+    after = json.loads((tmp_path / "docs" / "recognition.json").read_text())
+    assert set(after["pieces"]) == set(before)
+    assert {key for key in before if after["pieces"][key] != before[key]} == {again}
+    assert set(after["chosen"]) == {"cnn", "rnn", "lstm"}
 
 
 def test_speakers_that_choose_the_augmentation_are_not_those_reported_first():

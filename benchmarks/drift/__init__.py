@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from benchmarks.drift.held_out import hold_out, trained
+from benchmarks.drift.held_out import hold_out, require_enough, trained
 from benchmarks.drift.traffic import Change, Draws, Traffic, changes
 from data_checks.drift import DriftVerdict, measure_drift, measure_together, with_alarm
 from ml.config import Monitoring, Paths, load_settings
@@ -48,7 +48,9 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
 
 
 def make_traffic(paths: Paths) -> Traffic:
+    """Raises UserError where the source does not have what the shifts need."""
     sets = hold_out(paths, SEED)
+    require_enough(sets, {side: rows + ANSWERS for side, rows in REFERENCE_ROWS.items()})
     pictures, speech = trained(paths, sets)
     return Traffic(sets, PictureClassifier(pictures, "cpu"), SpeechClassifier(speech, "cpu"))
 

@@ -74,16 +74,23 @@ def _next(settings: Settings, results: dict[str, dict], only: list[str]) -> plan
     return next((piece for piece in missing if piece.part in only), None)
 
 
-def publish(paths: Paths, settings: Settings) -> Path:
-    """docs/recognition.json: every measured piece of this plan, which is all that the pages are written from."""
-    results = read_results(paths)
-    kept = {
-        p.key(settings): results[p.key(settings)] for p in plan.pieces(settings, results) if p.key(settings) in results
-    }
+def publish(paths: Paths, settings: Settings) -> None:
+    """docs/recognition.json, which is all that the pages are written from: every piece of this plan that was measured.
+
+    A piece that is not in the store stays as it was published. Figures of another budget stay whole until all of this
+    one's are there.
+    """
+    file, budget = paths.root / "docs" / "recognition.json", settings.training.budget
+    before = json.loads(file.read_text()) if file.exists() else {"budget": budget, "pieces": {}}
+    same = before["budget"] == budget
+    results = (before["pieces"] if same else {}) | read_results(paths)
+    keys = [piece.key(settings) for piece in plan.pieces(settings, results)]
     how = {kind: plan.chosen(results, kind, settings) for kind in plan.SPEECH_KINDS}
-    file = paths.root / "docs" / "recognition.json"
-    write_json(file, {"budget": settings.training.budget, "chosen": how, "pieces": kept})
-    return file
+    missing = [key for key in keys if key not in results]
+    if not same and (missing or not all(how.values())):
+        print(f"{file.name} stays as it is, of the budget {before['budget']}: trainings of {budget} are missing")
+        return
+    write_json(file, {"budget": budget, "chosen": how, "pieces": {key: results[key] for key in keys if key in results}})
 
 
 if __name__ == "__main__":

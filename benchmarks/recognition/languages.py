@@ -40,7 +40,7 @@ ENGLISH = Language(
             "size",
             "training",
         ),
-        "compared": ("", "only the one right : only the other", "p", "p, Holm"),
+        "compared": ("", "only the one right : only the other", "p, Holm"),
         "goals": ("goal", "measured", ""),
         "layers": ("the CNN", "parameters", "validation", "validation at 0 dB"),
         "noise": ("", "-5 dB", "0 dB", "5 dB", "10 dB", "15 dB", "20 dB"),
@@ -93,7 +93,7 @@ CHINESE = Language(
     missing="未测",
     headers={
         "overview": ("", "参数量", "选定设置", "官方 300 条", "0 dB", "陌生说话人", "校准误差", "延迟", "大小", "训练"),
-        "compared": ("", "只有前者对 : 只有后者对", "p", "Holm 校正后的 p"),
+        "compared": ("", "只有前者对 : 只有后者对", "Holm 校正后的 p"),
         "goals": ("目标", "实测", ""),
         "layers": ("CNN 的结构", "参数量", "验证集", "验证集，0 dB"),
         "noise": ("", "-5 dB", "0 dB", "5 dB", "10 dB", "15 dB", "20 dB"),

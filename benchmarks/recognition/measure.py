@@ -112,7 +112,7 @@ def noisy(speech: SpeechSet, snr_db: float, seed: int = 0) -> SpeechSet:
 
 
 def latency_ms(model: nn.Module, seconds: float = 0.5, rate_hz: int = 8000) -> float:
-    """Median CPU time of one thread from half a second of sound to its logits, which other work disturbs little."""
+    """Median CPU time of one thread from half a second of sound to its logits; beside other work it may be double."""
     log_mel, sound = features.LogMel(rate_hz), torch.randn(1, int(seconds * rate_hz))
     with one_thread(), torch.inference_mode():
         model(*log_mel(sound))

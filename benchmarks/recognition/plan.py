@@ -31,19 +31,10 @@ class Effort:
     short_steps: int  # of ablations and learning curves
     left_out: int
     choosing: int  # speakers on whom augmentation is judged
-    final_steps: dict[str, int] | None = None  # None: those of params.yaml
 
 
 EFFORT = {
-    "quick": Effort(
-        {"cnn": 100, "rnn": 160, "lstm": 160},
-        rates=2,
-        seeds=2,
-        short_steps=300,
-        left_out=2,
-        choosing=2,
-        final_steps={"cnn": 450, "rnn": 600, "lstm": 600},
-    ),
+    "quick": Effort({"cnn": 100, "rnn": 160, "lstm": 160}, rates=2, seeds=2, short_steps=300, left_out=2, choosing=2),
     "medium": Effort({"cnn": 150, "rnn": 250, "lstm": 250}, rates=2, seeds=5, short_steps=300, left_out=6, choosing=2),
     "full": Effort(
         {"cnn": 1500, "rnn": 2400, "lstm": 2400}, rates=3, seeds=5, short_steps=2500, left_out=6, choosing=2
@@ -114,9 +105,9 @@ def grid(budget: str) -> Iterator[Piece]:
                 yield Piece("grid", kind, optimizer, rate, effort.grid_steps[kind])
 
 
-def chosen(results: Mapping[str, dict], kind: str, settings: Settings, optimizer: str | None = None) -> tuple | None:
+def chosen(results: Mapping[str, dict], kind: str, settings: Settings) -> tuple | None:
     """(optimizer, learning rate) of the grid's best validation loss for this kind; None before its grid is whole."""
-    pieces = [p for p in grid(settings.training.budget) if p.kind == kind and optimizer in (None, p.optimizer)]
+    pieces = [piece for piece in grid(settings.training.budget) if piece.kind == kind]
     found = [results.get(piece.key(settings)) for piece in pieces]
     if not all(found):
         return None
@@ -132,8 +123,7 @@ def pieces(settings: Settings, results: Mapping[str, dict]) -> Iterator[Piece]:
     how = {kind: chosen(results, kind, settings) for kind in SPEECH_KINDS}
     if not all(how.values()):
         return
-    own = {kind: settings.speech_classifier.of(kind).steps.of(budget) for kind in SPEECH_KINDS}
-    steps = effort.final_steps or own
+    steps = {kind: settings.speech_classifier.of(kind).steps.of(budget) for kind in SPEECH_KINDS}
     for kind in SPEECH_KINDS:
         yield Piece("final", kind, *how[kind], steps[kind])
     for extra in (0.0, EXTRA_SHARE):
