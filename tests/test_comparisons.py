@@ -1,6 +1,10 @@
 """Items are compared with each other: near copies are found and look-alikes left alone, and wrong labels stand out."""
 
 import io
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -191,3 +195,23 @@ def test_labels_that_the_signatures_cannot_tell_are_not_doubted():
     assert not doubted_labels(SIGNATURES, noise, "images").doubted.any()
     assert not doubted_labels(SIGNATURES[:8], LABELS[:8], "images").doubted.any()
     assert not doubted_labels([None, *SIGNATURES], [None, *LABELS], "images").doubted[0]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names kinds of x86-64 processors")
+def test_two_kinds_of_processor_say_the_same_of_every_label():
+    program = (
+        "from tests.test_comparisons import LABELS, SIGNATURES, doubted_labels;"
+        "print(doubted_labels(SIGNATURES, LABELS, 'images').quality.tobytes().hex())"
+    )
+    kernels = ("Nehalem", "Haswell")  # OpenBLAS sums in another order for each
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OPENBLAS_CORETYPE": kernel},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for kernel in kernels
+    ]
+    assert said[0] == said[1]
+    assert len(said[0]) == 2 * 8 * len(LABELS) + 1

@@ -71,48 +71,51 @@ def _issues(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _coarse(rows: np.ndarray, places: np.ndarray, modality: str) -> np.ndarray:
-    """Low frequencies of the signatures at `places`, centred, the mean square of a row being 1: float32 (n, d)."""
+    """Low frequencies of the signatures at `places`, centred, the mean square of a row being 1: float32 (n, d).
+
+    Everything here and below is summed in double precision, so that two kinds of processor give the same digits.
+    """
     low = _low_pictures if modality == "images" else _low_recordings
     coarse = np.empty((len(places), low(rows[:1]).shape[1]), np.float32)
     for part in parts(np.arange(len(places))):
         coarse[part] = low(rows[places[part]])
-    coarse -= coarse.mean(0)
-    coarse /= np.sqrt(np.einsum("nd,nd->n", coarse, coarse).mean())
+    coarse -= coarse.mean(0, dtype=np.float64).astype(np.float32)
+    coarse /= np.float32(np.sqrt(np.square(coarse, dtype=np.float64).sum() / len(coarse)))
     return coarse
 
 
 def _low_pictures(rows: np.ndarray) -> np.ndarray:
     across = _waves(CELLS, PICTURE_CYCLES)
-    grey = rows[:, : CELLS**2].astype(np.float32) @ np.kron(across, across).T
-    colour = rows[:, CELLS**2 :].astype(np.float32) - 128
+    grey = rows[:, : CELLS**2].astype(np.float64) @ np.kron(across, across).T
+    colour = rows[:, CELLS**2 :].astype(np.float64) - 128
     return np.append(grey, colour, axis=1)
 
 
 def _low_recordings(rows: np.ndarray) -> np.ndarray:
-    levels = rows.astype(np.float32)
+    levels = rows.astype(np.float64)
     levels -= levels.mean(1, keepdims=True)
     return levels @ np.kron(_waves(FRAMES, FRAME_CYCLES), _waves(BANDS, BAND_CYCLES)).T
 
 
 def _waves(size: int, count: int) -> np.ndarray:
-    """The first `count` cosines of a transform of `size` values: float32 (count, size)."""
-    return np.cos(np.pi * np.outer(np.arange(count), np.arange(size) + 0.5) / size).astype(np.float32)
+    """The first `count` cosines of a transform of `size` values: (count, size)."""
+    return np.cos(np.pi * np.outer(np.arange(count), np.arange(size) + 0.5) / size)
 
 
 class _Features:
-    """Random Fourier features of coarse signatures (n, d): float32 (n, FEATURES + 1), the last one constant."""
+    """Random Fourier features of coarse signatures (n, d): (n, FEATURES + 1), the last one constant."""
 
     def __init__(self, dimensions: int):
         draws = np.random.default_rng(0)
-        self._directions = (draws.normal(size=(dimensions, FEATURES)) * np.sqrt(2 * WIDTH)).astype(np.float32)
-        self._phases = draws.uniform(0, 2 * np.pi, FEATURES).astype(np.float32)
+        self._directions = draws.normal(size=(dimensions, FEATURES)) * np.sqrt(2 * WIDTH)
+        self._phases = draws.uniform(0, 2 * np.pi, FEATURES)
 
     def of(self, coarse: np.ndarray) -> np.ndarray:
-        features = np.ones((len(coarse), FEATURES + 1), np.float32)
-        waves = np.matmul(coarse, self._directions, out=features[:, :-1])
+        features = np.ones((len(coarse), FEATURES + 1))
+        waves = np.matmul(coarse.astype(np.float64), self._directions, out=features[:, :-1])
         waves += self._phases
         np.cos(waves, out=waves)
-        waves *= np.float32(np.sqrt(2 / FEATURES))
+        waves *= np.sqrt(2 / FEATURES)
         return features
 
 
@@ -129,7 +132,7 @@ def _out_of_fold(coarse: np.ndarray, given: np.ndarray, classes: int) -> np.ndar
     scores = np.zeros((len(given), classes))
     for own, (own_squares, own_products) in zip(folds, fits, strict=True):
         rest = squares - own_squares + PENALTY * np.eye(len(squares))
-        weights = np.linalg.solve(rest, products - own_products).astype(np.float32)
+        weights = np.linalg.solve(rest, products - own_products)
         for part in own:
             scores[part] = features.of(coarse[part]) @ weights
     return _softmax(SHARPNESS * scores)
@@ -143,7 +146,7 @@ def _fit(
     for part in own:
         waves = features.of(coarse[part])
         squares += waves.T @ waves
-        products += waves.T @ np.eye(classes, dtype=np.float32)[given[part]]
+        products += waves.T @ np.eye(classes)[given[part]]
     return squares, products
 
 
