@@ -51,11 +51,12 @@ def _train(run: loop.Run, speech: SpeechSet, out: Path) -> None:
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         batch = mixed(generator)
-        true = batch.target, batch.mixture - batch.target
+        present, target = (x[: len(batch.mixture)] for x in (batch.present, batch.target))  # of each scene's first word
+        true = target, batch.mixture - target
         one, other = split(model, batch.mixture)
         straight = objectives.snr_loss(one, true[0]) + objectives.snr_loss(other, true[1])
         crossed = objectives.snr_loss(other, true[0]) + objectives.snr_loss(one, true[1])
-        return torch.minimum(straight, crossed)[batch.present].mean()
+        return torch.minimum(straight, crossed)[present].mean()
 
     trained = loop.fit(run, model, loss_of, lambda model: {})
     card = {"kind": "speech_extractor", "arguments": arguments, "run": run.digest}

@@ -23,11 +23,11 @@ DILATIONS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class ExtractorOutput:
-    """What was asked for: estimate (b, samples) at the mixture's own level, presence_logits (b,) and places
-    (b, 4, frames) as `ml.spotting` has them.
+    """What was asked for: estimate (q, samples) at the mixture's own level, presence_logits (q,) and places
+    (q, 4, frames) as `ml.spotting` has them.
 
-    And what was heard of every label: word_presence (b, labels), the soft maximum of word_scores (b, labels, frames),
-    and word_places (b, labels, 4, frames).
+    And what was heard of every label in every mixture: word_presence (b, labels), the soft maximum of word_scores
+    (b, labels, frames), and word_places (b, labels, 4, frames).
     """
 
     estimate: Tensor
@@ -75,10 +75,13 @@ class Extractor(nn.Module):
         self.extracting = nn.ModuleList(AskedBlock(channels, dilation, known) for dilation in dilations[half:])
         self.mask = nn.Conv1d(channels, 2 * self.bins, 1)
 
-    def forward(self, mixture: Tensor, query: Tensor, gain: Tensor | None = None) -> ExtractorOutput:
-        """mixture (b, samples), query (b, labels): the picture's posterior over the shared labels.
+    def forward(
+        self, mixture: Tensor, query: Tensor, gain: Tensor | None = None, about: Tensor | None = None
+    ) -> ExtractorOutput:
+        """mixture (b, samples), query (q, labels): the picture's posterior over the shared labels.
 
-        gain (b,): of `recording_gain`, where the mixture is a piece of a longer recording.
+        gain (b,): of `recording_gain`, where the mixture is a piece of a longer recording. about (q,): number of the
+        mixture that each query asks of, which is listened to once; one query of each in turn where it is None.
         """
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
         spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
@@ -88,12 +91,13 @@ class Extractor(nn.Module):
         word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
         word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
         word_presence = soft_maximum(word_scores)  # (b, labels)
-        places = places_asked_for(query, word_places)  # (b, 4, frames)
-        states = states + self.locate(torch.sigmoid(places[:, 3:]))
+        about = torch.arange(len(mixture), device=mixture.device) if about is None else about
+        places = places_asked_for(query, word_places[about])  # (q, 4, frames)
+        states = states[about] + self.locate(torch.sigmoid(places[:, 3:]))
         for block in self.extracting:
             states = block(states, query)
-        estimate = self.invert(spectrum * self.bounded_mask(states), mixture.shape[1]) / gain[:, None]
-        presence = asked_for(query, word_presence[:, :, None])[:, 0]  # (b,)
+        estimate = self.invert(spectrum[about] * self.bounded_mask(states), mixture.shape[1]) / gain[about, None]
+        presence = asked_for(query, word_presence[about, :, None])[:, 0]  # (q,)
         return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
 
     def frames(self, samples: int) -> int:

@@ -85,6 +85,14 @@ def test_presence_and_places_are_those_of_the_words_the_picture_asks_for():
     assert torch.allclose(split.places, output.word_places[:, :2].mean(1), atol=1e-5)
 
 
+def test_several_questions_about_one_mixture_are_answered_as_if_each_were_asked_alone():
+    model, mixture, query, about = extractor(), mixtures(2), queries(5), torch.tensor([0, 1, 1, 0, 1])
+    together, alone = model(mixture, query, about=about), model(mixture[about], query)
+    for name in ("estimate", "presence_logits", "places"):
+        assert torch.allclose(getattr(together, name), getattr(alone, name), atol=1e-5), name
+    assert torch.allclose(together.word_presence[about], alone.word_presence, atol=1e-5)
+
+
 def test_a_picture_of_nothing_known_finds_nothing():
     output = extractor()(mixtures(), torch.zeros(3, 3))
     assert (output.presence_logits.sigmoid() < 0.01).all()

@@ -219,13 +219,28 @@ def training_batch(bank, n: int = 400, seed: int = 0) -> tuple[scenes.TrainingSc
 
 def test_training_scenes_have_a_target_exactly_where_the_word_is_present(bank):
     drawn, batch = training_batch(bank)
-    said = (drawn.levels > 0) & ~drawn.backwards
-    heard = ((bank.labels[drawn.clips] == drawn.queries[:, None]) & said).any(1)
+    said = ((drawn.levels > 0) & ~drawn.backwards)[batch.scene]
+    heard = ((bank.labels[drawn.clips][batch.scene] == batch.queries[:, None]) & said).any(1)
     assert torch.equal(heard, batch.present)
     assert torch.equal((batch.target != 0).any(1), batch.present)
-    asked_for = batch.active[torch.arange(len(batch.queries)), batch.queries]
+    asked_for = batch.active[batch.scene, batch.queries]
     assert torch.equal(asked_for.any(1), batch.present)
-    assert 0.75 < float(batch.present.float().mean()) < 0.95
+    assert 0.75 < float(batch.present[: len(batch.mixture)].float().mean()) < 0.95
+
+
+def test_two_different_words_of_a_scene_are_both_asked_for(bank):
+    drawn, batch = training_batch(bank)
+    first, second = batch.scene[: len(batch.mixture)], batch.scene[len(batch.mixture) :]
+    assert torch.equal(first, torch.arange(len(batch.mixture)))
+    assert torch.equal(second, torch.where(drawn.queries[:, 1] >= 0)[0])
+    assert len(second) > len(first) / 3
+    assert batch.present[len(first) :].all()
+    assert (batch.queries[second] != batch.queries[len(first) :]).all()
+    assert (batch.labels[second, 1] == batch.queries[len(first) :]).all()
+    clear = (drawn.levels[second] > 0).sum(1) == 2  # both words and nothing but noise
+    rest = batch.mixture[second] - batch.target[second] - batch.target[len(first) :]
+    both = clear & batch.present[second]
+    assert rest[both].square().mean() < 0.1 * batch.mixture[second][both].square().mean()
 
 
 def test_a_clip_played_backwards_sounds_where_it_is_placed(bank):
@@ -246,7 +261,7 @@ def test_words_of_no_label_sound_in_easy_scenes_and_nobody_is_to_find_them(bank)
     alone = unknown[:, 0] & (unknown.sum(1) == (drawn.levels > 0).sum(1))
     assert alone.any()
     assert not batch.active[alone].any()
-    assert not batch.target[alone].any()
+    assert not batch.target[: len(batch.mixture)][alone].any()
     quiet = drawn.noise_level[alone] < 0.1
     spans = batch.spans[alone][quiet, 0]
     parts = zip(batch.mixture[alone][quiet], spans, strict=True)
@@ -285,7 +300,7 @@ def test_half_of_the_training_scenes_are_two_words_at_one_level_in_little_noise(
 def test_the_target_lies_in_the_active_frames(bank):
     _, batch = training_batch(bank)
     energy = torch.nn.functional.avg_pool1d(batch.target.square()[:, None], 64)[:, 0]  # (b, samples / 64)
-    active = batch.active[torch.arange(len(batch.queries)), batch.queries]  # (b, frames)
+    active = batch.active[batch.scene, batch.queries]  # (q, frames)
     outside = ~(active[:, :-1] | active[:, 1:])
     assert float((energy * outside).sum() / energy.sum()) < 0.001
 
@@ -298,7 +313,8 @@ def test_training_scenes_repeat_with_their_generator(bank):
 def test_labels_without_pictures_are_never_asked_for(bank):
     queryable = torch.tensor([True, False, True])
     drawn = scenes.draw_training_scenes(bank, 300, torch.tensor([1, 2, 0]), generator(), queryable)
-    assert queryable[drawn.queries].all()
+    assert queryable[drawn.queries[drawn.queries >= 0]].all()
+    assert (drawn.queries[:, 0] >= 0).all()
 
 
 def test_noise_has_unit_level_and_its_colours_differ():

@@ -148,8 +148,8 @@ class TrainingScenes:
     """Drawn parameters of b scenes of w words, on the CPU.
 
     clips, speeds, levels (b, w): level 0 means no word; backwards (b, w) bool: played so, it is a word of no label;
-    place (b, w) in 0..1, of the first word where `inside` (b, w), else of the scene; queries (b,) label numbers;
-    noise_level, noise_colour, noise_start (b,).
+    place (b, w) in 0..1, of the first word where `inside` (b, w), else of the scene; queries (b, 2) label numbers,
+    the second -1 where only one is asked for; noise_level, noise_colour, noise_start (b,).
     """
 
     clips: Tensor
@@ -166,16 +166,21 @@ class TrainingScenes:
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """On the device: mixture, target (b, samples); active (b, classes, frames) bool, whichever word was asked for;
-    present (b,) bool; queries (b,) labels; spans (b, w, 2) in samples and labels (b, w) of the words, -1 for none."""
+    """On the device. Of b scenes: mixture (b, samples); active (b, classes, frames) bool, whichever word is asked for;
+    spans (b, w, 2) in samples and labels (b, w) of the words, -1 for none.
+
+    And of q questions about them, every scene's first one before all second ones: scene (q,), the scene's number;
+    queries (q,), the label asked for; present (q,) bool, whether it is said; target (q, samples).
+    """
 
     mixture: Tensor
-    target: Tensor
     active: Tensor
-    present: Tensor
-    queries: Tensor
     spans: Tensor
     labels: Tensor
+    scene: Tensor
+    queries: Tensor
+    present: Tensor
+    target: Tensor
 
 
 def draw_training_scenes(
@@ -190,10 +195,11 @@ def draw_training_scenes(
 
     That is fewer than are met later: presence is learnt from all the words of every scene, separation only from those
     that are there. The query is the first word's label or, in absent scenes, one that no word has: for half of them
-    the label that sounds most like the first word's (`confusable` (classes,)). queryable (classes,) bool: labels that
-    have pictures. HARD_SHARE of the scenes are as hard as a scene can be: nothing in them is told apart by its place
-    or level. In the others UNKNOWN_SHARE of the words, but for those asked for, are words of no label. extra_share: of
-    the words, from the bank's extra voices.
+    the label that sounds most like the first word's (`confusable` (classes,)). The second word, where it is another, is
+    asked for as well: a scene teaches twice what it costs to be listened to once. queryable (classes,) bool: labels
+    that have pictures. HARD_SHARE of the scenes are as hard as a scene can be: nothing in them is told apart by its
+    place or level. In the others UNKNOWN_SHARE of the words, but for those asked for first, are words of no label.
+    extra_share: of the words, from the bank's extra voices.
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     clips = torch.randint(bank.own, (n, 3), generator=generator)
@@ -214,6 +220,7 @@ def draw_training_scenes(
     heard = ((labels == queries[:, None]) & used).any(1) | ~queryable[queries]
     queries = torch.where(heard, other, queries)
     queries = torch.where(asked, labels[:, 0], queries)
+    also = used[:, 1] & ~backwards[:, 1] & queryable[labels[:, 1]] & (labels[:, 1] != queries)
     levels = 10 ** ((rand(n, 3) * 10 - 5) * torch.where(hard, 0.5, 1.0)[:, None] / 20)
     levels[:, 0] = 1
     return TrainingScenes(
@@ -223,7 +230,7 @@ def draw_training_scenes(
         backwards=backwards,
         place=rand(n, 3),
         inside=(rand(n, 3) < 0.7) | hard[:, None],
-        queries=queries,
+        queries=torch.stack((queries, torch.where(also, labels[:, 1], -1)), dim=1),
         noise_level=10 ** (-torch.where(hard, 15 + 20 * rand(n), 5 + 30 * rand(n)) / 20),
         noise_colour=torch.randint(6, (n,), generator=generator),
         noise_start=rand(n),
@@ -233,27 +240,30 @@ def draw_training_scenes(
 def mix(bank: ClipBank, noise: Tensor, drawn: TrainingScenes, samples: int, hop_samples: int) -> SceneBatch:
     """Mixes drawn scenes of `samples` on the bank's device, without a step in Python per scene."""
     device = bank.samples.device
-    clips, speeds, levels, backwards, place, inside, queries = (
+    which, scene = (drawn.queries.T >= 0).nonzero(as_tuple=True)  # (q,) each
+    queries = drawn.queries[scene, which]
+    clips, speeds, levels, backwards, place, inside, scene, queries = (
         x.to(device, non_blocking=True)
-        for x in (drawn.clips, drawn.speeds, drawn.levels, drawn.backwards, drawn.place, drawn.inside, drawn.queries)
+        for x in (drawn.clips, drawn.speeds, drawn.levels, drawn.backwards, drawn.place, drawn.inside, scene, queries)
     )
     begin, end = bank.active_starts[clips, speeds], bank.active_ends[clips, speeds]  # (b, w)
     sizes, lead = end - begin, torch.where(backwards, bank.lengths[clips, speeds] - end, begin)
     starts = _training_places(sizes, place, inside, samples)
     words = bank.place(clips, speeds, starts - lead, samples, backwards) * levels[:, :, None]  # (b, w, samples)
     labels = torch.where((levels > 0) & ~backwards, bank.labels.to(device)[clips], -1)  # (b, w)
-    wanted = labels == queries[:, None]  # (b, w)
+    wanted = labels[scene] == queries[:, None]  # (q, w)
     said = labels[:, :, None] == torch.arange(bank.classes, device=device)
     time = hop_samples * torch.arange(-(-samples // hop_samples) + 1, device=device)  # (frames,)
     spoken = (time >= starts[:, :, None]) & (time < (starts + sizes)[:, :, None])  # (b, w, frames)
     return SceneBatch(
         mixture=words.sum(1) + noise_of(noise, drawn.noise_colour, drawn.noise_start, drawn.noise_level, samples),
-        target=(words * wanted[:, :, None]).sum(1),
         active=(spoken[:, :, None] & said[:, :, :, None]).any(1),
-        present=wanted.any(1),
-        queries=queries,
         spans=torch.stack((starts, starts + sizes), dim=2),
         labels=labels,
+        scene=scene,
+        queries=queries,
+        present=wanted.any(1),
+        target=(words[scene] * wanted[:, :, None]).sum(1),
     )
 
 

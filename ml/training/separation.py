@@ -131,7 +131,7 @@ def scene_loss(
     samples: int,
     hop_samples: int,
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
-    """The loss of a step: scenes mixed on the device; separation of the word asked for; presence, activity and
+    """The loss of a step: scenes mixed on the device; separation of the words asked for; presence, activity and
     places of all.
 
     asked: queries by class of `heard` and picture, of `Asker.pictures`; samples: length of the scenes.
@@ -144,11 +144,11 @@ def scene_loss(
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         batch = mixed(generator)
         picked = torch.randint(asked.shape[1], (len(batch.queries),), generator=generator).to(run.device)
-        output = model(batch.mixture, asked[batch.queries, picked])
+        output = model(batch.mixture, asked[batch.queries, picked], about=batch.scene)
         active = batch.active[:, known]  # (b, labels, frames)
         spans, said = batch.spans / hop_samples, numbers[batch.labels]
         return (
-            objectives.separation_loss(output.estimate, batch.target, batch.mixture, batch.present)
+            objectives.separation_loss(output.estimate, batch.target, batch.mixture[batch.scene], batch.present)
             + PRESENCE_WEIGHT * objectives.presence_loss(output.word_presence, active.any(2))
             + ACTIVITY_WEIGHT * objectives.activity_loss(output.word_places[:, :, 3], active)
             + SPOTTING_WEIGHT * spotting.spotting_loss(output.word_places, spans, said)
