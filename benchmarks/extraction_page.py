@@ -41,12 +41,13 @@ def write(folder: Path) -> None:
     records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     former = {name: record for name, record in records.items() if record.get("former")}
     present = {name: record for name, record in records.items() if name not in former}
-    parts = [DEFINITION, _goals(present or former), *(_measured(name, record) for name, record in present.items())]
+    shown = present or former
+    parts = [DEFINITION, _goals(shown), *(_measured(name, record) for name, record in shown.items())]
     parts += [_bodies(folder / "extraction_bodies.json"), _tries(folder / "extraction_tries.csv")]
     if present and former:
         parts += [FORMER, _goals(former), *(_measured(name, record) for name, record in former.items())]
     if records:
-        name, record = next(iter((present or former).items()))
+        name, record = next(iter(shown.items()))
         _plot(record["extraction"], folder / "extraction-systems.png")
         parts.insert(2, f"![Mean and interval of every system: {name}](extraction-systems.png)")
     (folder / "extraction.md").write_text("\n".join(part.strip() + "\n" for part in parts), encoding="utf-8")
@@ -232,6 +233,9 @@ plan.
 - Recordings may say words of no label. Scenes of training that are not among the hardest have three in ten of the words
   that nobody asks for played backwards, which sounds like speech and says nothing known. How often a label is found in
   other words all the same stands below, where it was measured: one word between pauses of 0.1 s, asked for every label.
+- A scene of training is listened to once and asked for both of its words, where they differ. The first half of the
+  network knows no question, so the second answer costs half as much as the first, and half of what a scene can teach
+  about separation is no longer thrown away.
 - Presence is judged on scenes of two seconds, by the surest moment of a recording. The longer a recording, the likelier
   some moment sounds like a word that nobody says: so minutes are measured as well, thirty mixed scenes in a row without
   the word, or with one that says it.
