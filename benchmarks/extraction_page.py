@@ -233,9 +233,8 @@ plan.
 - Recordings may say words of no label. Scenes of training that are not among the hardest have three in ten of the words
   that nobody asks for played backwards, which sounds like speech and says nothing known. How often a label is found in
   other words all the same stands below, where it was measured: one word between pauses of 0.1 s, asked for every label.
-- A scene of training is listened to once and asked for both of its words, where they differ. The first half of the
-  network knows no question, so the second answer costs half as much as the first, and half of what a scene can teach
-  about separation is no longer thrown away.
+- A scene of training is listened to once and asked for both of its words, where they differ: the first half of the
+  network knows no question.
 - Presence is judged on scenes of two seconds, by the surest moment of a recording. The longer a recording, the likelier
   some moment sounds like a word that nobody says: so minutes are measured as well, thirty mixed scenes in a row without
   the word, or with one that says it.

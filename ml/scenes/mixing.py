@@ -196,10 +196,9 @@ def draw_training_scenes(
     That is fewer than are met later: presence is learnt from all the words of every scene, separation only from those
     that are there. The query is the first word's label or, in absent scenes, one that no word has: for half of them
     the label that sounds most like the first word's (`confusable` (classes,)). The second word, where it is another, is
-    asked for as well: a scene teaches twice what it costs to be listened to once. queryable (classes,) bool: labels
-    that have pictures. HARD_SHARE of the scenes are as hard as a scene can be: nothing in them is told apart by its
-    place or level. In the others UNKNOWN_SHARE of the words, but for those asked for first, are words of no label.
-    extra_share: of the words, from the bank's extra voices.
+    asked for as well. queryable (classes,) bool: labels that have pictures. HARD_SHARE of the scenes are as hard as can
+    be: nothing in them is told apart by place or level. In the others UNKNOWN_SHARE of the words, but for those asked
+    for first, are words of no label. extra_share: of the words, from the bank's extra voices.
     """
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     clips = torch.randint(bank.own, (n, 3), generator=generator)
@@ -218,8 +217,7 @@ def draw_training_scenes(
     near = confusable[labels[:, 0]]
     queries = torch.where(rand(n) < 0.5, near, other)
     heard = ((labels == queries[:, None]) & used).any(1) | ~queryable[queries]
-    queries = torch.where(heard, other, queries)
-    queries = torch.where(asked, labels[:, 0], queries)
+    queries = torch.where(asked, labels[:, 0], torch.where(heard, other, queries))
     also = used[:, 1] & ~backwards[:, 1] & queryable[labels[:, 1]] & (labels[:, 1] != queries)
     levels = 10 ** ((rand(n, 3) * 10 - 5) * torch.where(hard, 0.5, 1.0)[:, None] / 20)
     levels[:, 0] = 1
