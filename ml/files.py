@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -89,6 +90,18 @@ def write_json(place: Path, tree: object) -> None:
     """Write `tree` as JSON with sorted keys, the same bytes for the same content."""
     with whole_file(place) as new:
         new.write_text(json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def turn_at(file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock `file`, made with its folder where it is not there; the kernel frees that of a dead process.
+
+    Raises BlockingIOError where another process holds it and this one is not to wait.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 @contextmanager

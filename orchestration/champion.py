@@ -6,15 +6,15 @@ challenger that was kept out, and every rollback; a line that a kill cut short i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import uuid4
 
 from ml.config import Paths, UserError
+from ml.files import turn_at
 from orchestration.resources import now
 
 PROMOTED, KEPT, ROLLED_BACK = "promoted", "kept", "rolled_back"
@@ -63,14 +63,9 @@ def reference_file(paths: Paths) -> Path:
     return paths.champion.parent / "references" / pointer["reference"]
 
 
-@contextmanager
-def one_at_a_time(paths: Paths) -> Iterator[None]:
-    """Hold the champion still from looking at it to replacing it; the kernel frees the lock of a dead process."""
-    file = paths.champion.with_name(f".{paths.champion.name}.lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def one_at_a_time(paths: Paths) -> AbstractContextManager[None]:
+    """Hold the champion still from looking at it to replacing it."""
+    return turn_at(paths.champion.with_name(f".{paths.champion.name}.lock"))
 
 
 def appoint(

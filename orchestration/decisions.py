@@ -5,27 +5,20 @@ The same decision made again only moves the last line's `until` and counts, so t
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from ml.config import Paths
-from ml.files import whole_file
+from ml.files import turn_at, whole_file
 from orchestration.policy import Decision
 
 
-@contextmanager
-def turn(paths: Paths) -> Iterator[None]:
+def turn(paths: Paths) -> AbstractContextManager[None]:
     """One decision at a time, for sensor and schedule decide in processes of their own."""
-    folder = _folder(paths)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    return turn_at(_folder(paths) / ".lock")
 
 
 def record(paths: Paths, decision: Decision, now: datetime) -> bool:

@@ -1,6 +1,5 @@
 """DVC as the assets use it: stages brought up to date, data added and sent, what is damaged put right."""
 
-import fcntl
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 
 from ml.config import MODALITIES, Paths, UserError
+from ml.files import turn_at
 from ml.sources import added
 from orchestration.mending import Cache, Output, release_dead_locks
 
@@ -273,12 +273,9 @@ class DvcPipeline:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One DVC call of ours at a time; the kernel frees the lock of a dead process."""
-        file = self.paths.var / "dvc.lock"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        """One DVC call of ours at a time."""
         _show_to_dvc(self.paths)
-        with file.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with turn_at(self.paths.var / "dvc.lock"):
             yield
 
 

@@ -5,7 +5,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContext
 
 from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, project_root
+from ml.files import turn_at
 from orchestration.resources import CODE, Project
 
 
@@ -46,13 +48,13 @@ def prepare_instance(root: Path) -> None:
 def materialize(root: Path) -> list[str]:
     """Launch the job `lineage` on what is missing or stale, until nothing is; the assets launched, in order.
 
-    Raises UserError with the reason of the step that failed.
+    Raises UserError with the reason of the step that failed, or where another launch is at work in this folder.
     """
     from orchestration.definitions import defs
 
     launched: list[str] = []
     project = Project(root=str(root))
-    with dg.DagsterInstance.get() as instance:
+    with _alone(project), dg.DagsterInstance.get() as instance:
         while due := due_assets(defs, instance, _changed_on_disk(project) | changed_additions(project, instance)):
             if repeated := sorted({key.to_user_string() for key in due} & set(launched)):
                 raise UserError(f"{', '.join(repeated)}: still stale after a run; see `make ui` for the cause")
@@ -60,6 +62,18 @@ def materialize(root: Path) -> list[str]:
             launched += [key.to_user_string() for key in due]
     print(f"{len(launched)} assets materialized" if launched else "everything is up to date", file=sys.stderr)
     return launched
+
+
+@contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    """No other launch in this folder meanwhile: both would write the same models and wait for the same processors."""
+    held = ExitStack()
+    try:
+        held.enter_context(turn_at(project.paths.var / "launch.lock", wait=False))
+    except BlockingIOError:
+        raise UserError(f"{project.root}: another `make run` is at work here; wait until it ends, or stop it") from None
+    with held:
+        yield
 
 
 def due_assets(

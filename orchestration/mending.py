@@ -1,6 +1,5 @@
 """What DVC recorded of its outputs, held against what lies on disk; and the locks that dead processes left."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml.files import whole_file
+from ml.files import turn_at, whole_file
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,7 @@ def release_dead_locks(folder: Path) -> list[str]:
     file = folder / "rwlock"
     if not file.exists():
         return []
-    with (folder / "rwlock.lock").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # as DVC does while it edits the list
+    with turn_at(folder / "rwlock.lock"):  # as DVC does while it edits the list
         try:
             held = json.loads(file.read_text() or "{}")
         except ValueError:

@@ -207,16 +207,22 @@ def answers(posteriors: list[list[float]], labels: list[int], groups: list[str] 
     )
 
 
-def test_the_best_on_validation_is_chosen_then_the_lower_loss_then_the_smaller():
-    sure, unsure, wrong = [[0.9, 0.1]], [[0.6, 0.4]], [[0.2, 0.8]]
+def test_the_least_cross_entropy_on_validation_is_chosen_then_the_smaller():
+    sure, unsure, wrong = [[0.9, 0.1]] * 4, [[0.6, 0.4]] * 4, [[0.2, 0.8]] * 4
     sizes = {"cnn": {"parameters": 30}, "rnn": {"parameters": 20}, "lstm": {"parameters": 10}}
 
     def chosen(**posteriors) -> str:
-        return recognition.choose({kind: answers(rows, [0]) for kind, rows in posteriors.items()}, sizes)
+        return recognition.choose({kind: answers(rows, [0] * 4) for kind, rows in posteriors.items()}, sizes)
 
     assert chosen(cnn=wrong, rnn=unsure, lstm=wrong) == "rnn"
     assert chosen(cnn=sure, rnn=unsure, lstm=unsure) == "cnn"
     assert chosen(cnn=sure, rnn=sure, lstm=sure) == "lstm"
+    nearly = [*sure[:3], [0.45, 0.55]]
+    assert chosen(cnn=nearly, rnn=unsure, lstm=wrong) == "cnn", "one clip more that is right does not decide"
+
+
+def test_a_label_that_a_model_does_not_know_is_not_taken_for_its_last_one():
+    assert answers([[0.0, 1.0]], [-1]).loss > answers([[0.0, 1.0]], [0]).loss - 1e-9 > 20
 
 
 def test_speaker_accuracy_is_of_speakers_that_training_never_heard():

@@ -2,13 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import dagster as dg
 import pytest
 
-from orchestration.launch import _run, due_assets
+from ml.files import turn_at
+from orchestration.launch import _alone, _run, due_assets
 from orchestration.progress import progress_logger
+from orchestration.resources import CODE, Project
 
 
 def defined(edges: dict[str, tuple[str, ...]], codes: dict[str, str], versions: dict[str, str]) -> dg.Definitions:
@@ -82,3 +86,17 @@ def test_an_interrupted_run_ends_as_stopped_and_not_as_a_fault_of_the_step():
     defs = dg.Definitions([slow, after], jobs=[job], loggers={"progress": progress_logger})
     with dg.DagsterInstance.ephemeral() as instance, pytest.raises(KeyboardInterrupt):
         _run(defs, instance, [dg.AssetKey("slow"), dg.AssetKey("after")])
+
+
+def test_a_second_launch_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path):
+    command = [sys.executable, "-m", "orchestration.launch"]
+    (tmp_path / "params.yaml").symlink_to(CODE / "params.yaml")
+    environment = {**os.environ, "SEEHEAR_ROOT": str(tmp_path), "DAGSTER_HOME": str(tmp_path / "home")}
+    with turn_at(tmp_path / "var" / "launch.lock"):
+        second = subprocess.run(command, cwd=CODE, env=environment, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1] == (
+        f"seehear: {tmp_path}: another `make run` is at work here; wait until it ends, or stop it"
+    )
+    with _alone(Project(root=str(tmp_path))):
+        pass
