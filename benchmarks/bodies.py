@@ -50,10 +50,11 @@ class _RecurrentExtractor(Extractor):
 
     layer: type[nn.RNNBase]
 
-    def __init__(self, labels, sample_rate_hz: int, channels: int, blocks: int):
-        super().__init__(labels, sample_rate_hz, channels, blocks)
+    def __init__(self, labels, sample_rate_hz: int, channels: int, blocks: int, extracting_channels: int | None = None):
+        super().__init__(labels, sample_rate_hz, channels, blocks, extracting_channels)
         self.listening = nn.ModuleList([self._like(self.listening, channels)])
-        self.extracting = nn.ModuleList([self._like(self.extracting, channels, len(self.labels))])
+        wide = self.mask.in_channels
+        self.extracting = nn.ModuleList([self._like(self.extracting, wide, len(self.labels))])
 
     def _like(self, blocks: nn.Module, channels: int, labels: int | None = None) -> Recurrent:
         with torch.device("meta"):

@@ -42,17 +42,26 @@ class Extractor(nn.Module):
     """Takes out of a mixture every occurrence of the word that a picture's posterior asks for.
 
     Dense dilated convolutions over frames, in two halves. The first listens: it scores every label in every frame
-    and says where its words lie, so that a scene teaches it about all of them at once. The second is told by FiLM
-    in every block (arXiv 1709.07871) what the picture asks for, and by the first where that was heard; it ends in a
-    bounded complex mask on the mixture's spectrum (window 32 ms, hop 16 ms, square-root Hann). Nothing global
+    and says where its words lie, so that a scene teaches it about all of them at once. The second sees the mixture
+    once more beside what the first made of it, is told by FiLM in every block (arXiv 1709.07871) what the picture asks
+    for, and by the first where that was heard; it ends in a bounded complex mask on the mixture's spectrum (window
+    32 ms, hop 16 ms, square-root Hann). It may be wider than the first: `extracting_channels`. Nothing global
     enters but one gain for the whole recording, and presence is the soft maximum of a frame score, so a long
     recording may be cut into pieces that overlap by `context_frames` and give the same answer.
     """
 
     window: Tensor
 
-    def __init__(self, labels: Sequence[str], sample_rate_hz: int, channels: int, blocks: int):
+    def __init__(
+        self,
+        labels: Sequence[str],
+        sample_rate_hz: int,
+        channels: int,
+        blocks: int,
+        extracting_channels: int | None = None,
+    ):
         super().__init__()
+        wide = extracting_channels or channels
         self.labels, self.sample_rate_hz = tuple(labels), sample_rate_hz
         self.hop_samples = round(0.016 * sample_rate_hz)
         self.window_samples = 2 * self.hop_samples
@@ -71,9 +80,10 @@ class Extractor(nn.Module):
         )
         with torch.no_grad():
             cast(Tensor, self.scores[-1].bias)[2 * known : 3 * known] = RARE_LOGIT
-        self.locate = nn.Conv1d(1, channels, 1)
-        self.extracting = nn.ModuleList(AskedBlock(channels, dilation, known) for dilation in dilations[half:])
-        self.mask = nn.Conv1d(channels, 2 * self.bins, 1)
+        self.enter = nn.Conv1d(channels + 3 * self.bins, wide, 1)
+        self.locate = nn.Conv1d(1, wide, 1)
+        self.extracting = nn.ModuleList(AskedBlock(wide, dilation, known) for dilation in dilations[half:])
+        self.mask = nn.Conv1d(wide, 2 * self.bins, 1)
 
     def forward(
         self, mixture: Tensor, query: Tensor, gain: Tensor | None = None, about: Tensor | None = None
@@ -85,7 +95,8 @@ class Extractor(nn.Module):
         """
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
         spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
-        states = self.encode(self.features(spectrum))  # (b, channels, frames)
+        seen = self.features(spectrum)  # (b, 3 bins, frames)
+        states = self.encode(seen)  # (b, channels, frames)
         for block in self.listening:
             states = block(states)
         word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
@@ -93,7 +104,7 @@ class Extractor(nn.Module):
         word_presence = soft_maximum(word_scores)  # (b, labels)
         about = torch.arange(len(mixture), device=mixture.device) if about is None else about
         places = places_asked_for(query, word_places[about])  # (q, 4, frames)
-        states = states[about] + self.locate(torch.sigmoid(places[:, 3:]))
+        states = self.enter(torch.cat((states, seen), dim=1))[about] + self.locate(torch.sigmoid(places[:, 3:]))
         for block in self.extracting:
             states = block(states, query)
         estimate = self.invert(spectrum[about] * self.bounded_mask(states), mixture.shape[1]) / gain[about, None]

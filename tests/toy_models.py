@@ -100,7 +100,8 @@ def toy_candidates(out: Path) -> Path:
         target = out / "speech_classifier" / kind
         training.train_speech_classifier(kind, speech, speech_recipe(60, 12), how, target, notes, False)
     small = ExtractorRecipe(
-        PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, blocks=8, scene_s=1.0, speed_change=0.15, extra_voices=0
+        *(PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, PerBudget(24, 24, 24)),
+        *(8, 1.0, 0.15, 0),  # blocks, scene_s, speed_change, extra_voices
     )  # fmt: skip
     image, target = out / "image_classifier", out / "speech_extractor"
     training.train_speech_extractor(speech, image, images, small, how, target, notes, False)

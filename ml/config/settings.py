@@ -109,6 +109,7 @@ class ImageRecipe(Recipe):
 class ExtractorRecipe(Recipe):
     """speed_change: how much faster or slower words are played in its scenes, at most, as a share."""
 
+    extracting_channels: PerBudget
     blocks: int
     scene_s: float
     speed_change: float

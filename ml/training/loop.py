@@ -90,7 +90,11 @@ def pick_device(training: Training) -> torch.device:
 
 def precision(run: Run) -> torch.autocast:
     """bfloat16 where the device gains by it."""
-    return torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.device.type == "cuda" or run.bfloat16)
+    return torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=in_bfloat16(run))
+
+
+def in_bfloat16(run: Run) -> bool:
+    return run.device.type == "cuda" or run.bfloat16
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -155,7 +159,7 @@ def fit(
     the averaged model. Raises FloatingPointError where the loss is not finite; no checkpoint is written from there on.
     """
     model.to(run.device).train()
-    average, optimizers = copy_of(model), make_optimizers(model, run.recipe)
+    average, optimizers = copy_of(model), make_optimizers(model, run.recipe, half=in_bfloat16(run))
     generator = torch.Generator().manual_seed(run.seed)
     parts = Parts(model, average, optimizers, generator)
     first, history, spent = resume(run, parts)

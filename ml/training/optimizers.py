@@ -26,10 +26,10 @@ MARGIN = 1.01  # of the bound of the greatest singular value, for what rounding 
 MATCHING_RMS = 0.2  # makes steps as long as AdamW's usual ones, so both take like rates (arXiv 2502.16982, section 2.2)
 
 
-def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, recipe: Recipe, half: bool = False) -> list[torch.optim.Optimizer]:
     """What steps a model's parameters, each of them by one of the list; vectors, biases and norms are not decayed.
 
-    With "muon", AdamW at the same rate takes what Muon does not.
+    With "muon", AdamW at the same rate takes what Muon does not. half: Muon multiplies its matrices in bfloat16.
     """
     rate, decay = recipe.learning_rate, recipe.weight_decay
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -44,7 +44,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
             wide = [p for p in matrices if min(p.flatten(1).shape) >= LEAST_SIDE]
             groups[0]["params"] = [p for p in matrices if min(p.flatten(1).shape) < LEAST_SIDE]
             rest = torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
-            return [Muon(wide, rate, decay), rest] if wide else [rest]
+            return [Muon(wide, rate, decay, half), rest] if wide else [rest]
     raise UserError(f"optimizer {recipe.optimizer!r}: expected adamw, sgd or muon")
 
 
@@ -58,11 +58,12 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum made orthogonal before every step, so that all directions of a weight are learnt at one pace.
 
     Takes matrices, and convolutions as matrices (out, everything else). torch.optim.Muon refuses convolutions and
-    computes in bfloat16, which takes several times as long on a processor without it.
+    computes in bfloat16 always, which takes several times as long on a processor without it; here where `half`.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float):
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, half: bool = False):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self._dtype = torch.bfloat16 if half else None
 
     @torch.no_grad()
     def step(self, closure=None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -78,7 +79,7 @@ class Muon(torch.optim.Optimizer):
         state["momentum"].lerp_(gradient, 1 - MUON_MOMENTUM)
         ahead = gradient.lerp(state["momentum"], MUON_MOMENTUM).flatten(1)
         length = MATCHING_RMS * max(ahead.shape) ** 0.5
-        weight.mul_(1 - rate * decay).add_(orthogonal(ahead).view_as(weight), alpha=-rate * length)
+        weight.mul_(1 - rate * decay).add_(orthogonal(ahead.to(self._dtype)).view_as(weight), alpha=-rate * length)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

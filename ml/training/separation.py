@@ -55,6 +55,7 @@ def train_speech_extractor(
         raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")
     arguments = {"labels": list(labels), "sample_rate_hz": speech.sample_rate_hz}
     arguments |= {"channels": recipe.channels, "blocks": recipe.blocks}
+    arguments |= {"extracting_channels": recipe.extracting_channels.of(training.budget)}
     with seeded(run.seed):
         model = body(**arguments)
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
