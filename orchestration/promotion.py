@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,8 @@ from orchestration.resources import Project, digest, source_digest
 
 if TYPE_CHECKING:
     from ml.evaluation import Decision, GateAnswers
+    from ml.predictor import Predictor
 
-LEARNT_BY = ("ml.training", "ml.models", "ml.features", "ml.objectives", "ml.extraction", "ml.scenes")
 MODEL_LICENCE = "MIT, as this code; the licences of the data stand below"
 
 
@@ -38,9 +38,10 @@ class Outcome:
 def consider(project: Project, run: str = "") -> Outcome:
     """Let the evaluated candidates replace the champion if they pass the gate; either way the history keeps it.
 
-    Raises UserError where the candidates are not those that were evaluated, the champion or the candidates cannot be
-    loaded, or a first champion does not pass.
+    A champion that can no longer be asked stays in nobody's way: the challenger is then judged as a first one. Raises
+    UserError where the candidates are not those that were evaluated or cannot be loaded, or a first one does not pass.
     """
+    from ml.models import read_card
     from ml.predictor import models_digest
 
     paths = project.paths
@@ -50,15 +51,17 @@ def consider(project: Project, run: str = "") -> Outcome:
         raise UserError("models/candidates: not the models that reports/evaluation.json measured; evaluate them first")
     with champion.one_at_a_time(paths):
         current = _reigning(paths)
-    if current and current["digest"] == report["models"]:
+    former, lost = _askable(paths, current, read_card(parts[2])["sample_rate_hz"])
+    if current and former and current["digest"] == report["models"]:
         return Outcome(False, "the candidates are the champion", current)
     model, at = _described(report, parts), project.now().isoformat(timespec="seconds")
     if current and (why := stays_out(paths, model)):
         return _kept(paths, model, why, current, run, at)
-    decision, answers = _judged(project, parts, current)
+    decision, answers = _judged(project, parts, former)
+    decision = replace(decision, reason=f"{decision.reason}{lost}")
     compared = tuple({**asdict(one), "better": one.better} for one in decision.comparisons)
     if not decision.promote:
-        if current is None:
+        if current is None or former is None:
             raise UserError(f"no champion: {decision.reason}")
         return _kept(paths, model, decision.reason, current, run, at, compared)
     with champion.one_at_a_time(paths):
@@ -83,7 +86,10 @@ def _reigning(paths: Paths) -> dict | None:
     last = champion.present(paths)
     if last is None:
         return None
-    champion.verify(paths, last["tag"], last["digest"])
+    try:
+        champion.verify(paths, last["tag"], last["digest"])
+    except UserError:
+        return last
     fields = {name: last.get(name) for name in (*champion.CARRIED, "reason", "run")}
     champion.write_pointer(paths, {**fields, "since": last["at"], "previous": None})
     return champion.read_pointer(paths)
@@ -102,7 +108,7 @@ def _described(report: Mapping, parts: tuple[Path, Path, Path]) -> dict:
         "data": report["data"],
         "added": report.get("added"),
         "weights": digest([sha256_of(part / "weights.safetensors") for part in parts]),
-        "made_of": digest(report["data"], recipes, report["seed"], source_digest(*LEARNT_BY)),
+        "made_of": digest(report["data"], recipes, report["seed"], source_digest("ml.training")),
     }
 
 
@@ -124,17 +130,32 @@ def _kept(
     return Outcome(False, why, current, compared)
 
 
-def _judged(project: Project, parts: tuple[Path, Path, Path], current: Mapping | None) -> tuple[Decision, GateAnswers]:
+def _askable(paths: Paths, current: Mapping | None, rate_hz: int) -> tuple[Predictor | None, str]:
+    """The champion's models, None with the reason where nothing can be asked of them: their files are gone, other code
+    made them, or they hear another sample rate than the data's, rate_hz."""
+    from ml.predictor import Predictor
+    from serving import packaging
+
+    if current is None:
+        return None, ""
+    try:
+        former = Predictor.load(packaging.stored_bundle(current["tag"], paths))
+    except UserError as fault:
+        return None, f"; the champion before can no longer be asked: {fault}"
+    if former.sample_rate_hz != rate_hz:
+        return None, f"; the champion before hears {former.sample_rate_hz} Hz, the data are of {rate_hz} Hz"
+    return former, ""
+
+
+def _judged(project: Project, parts: tuple[Path, Path, Path], former: Predictor | None) -> tuple[Decision, GateAnswers]:
     """The decision, and the challenger's answers to the gate split; scenes ask for words that both know."""
     from ml import datasets, evaluation
     from ml.predictor import Predictor
-    from serving import packaging
 
     paths, settings = project.paths, project.settings
     data = datasets.load_images(paths), datasets.load_speech(paths)
     snr_db = _snr_db(paths)
     challenger = Predictor.from_models(*parts)
-    former = Predictor.load(packaging.stored_bundle(current["tag"], paths)) if current else None
     asked = [label for label in challenger.labels if former is None or label in former.labels]
     answers = evaluation.gate_answers(challenger, *data, settings, asked, snr_db)
     theirs = evaluation.gate_answers(former, *data, settings, asked, snr_db) if former else None

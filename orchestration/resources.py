@@ -1,5 +1,7 @@
 """What the assets stand on: the project's settings and folders, and digests of what an asset is made of."""
 
+import ast
+import functools
 import hashlib
 import json
 import subprocess
@@ -54,14 +56,43 @@ def digest(*parts: Any) -> str:
 
 
 def source_digest(*modules: str) -> str:
-    """Digest of the source text of `modules` ("ml.models", …; a folder counts whole)."""
+    """Digest of the source text of `modules` and of all that they stand on, see `sources`."""
     seen = hashlib.sha256()
-    for module in modules:
-        place = CODE / module.replace(".", "/")
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
-        for file in files:
-            seen.update(file.read_bytes())
+    for file in sorted(sources(*modules)):
+        seen.update(file.relative_to(CODE).as_posix().encode() + file.read_bytes())
     return seen.hexdigest()[:16]
+
+
+def sources(*modules: str) -> set[Path]:
+    """Files of `modules` ("ml.models", …; a folder counts whole), of this project's that they import, and so on."""
+    found: set[Path] = set()
+    due = [file for module in modules for file in _files(module, whole=True)]
+    while due:
+        file = due.pop()
+        if file not in found:
+            found.add(file)
+            due += _imported(file)
+    return found
+
+
+@functools.cache
+def _imported(file: Path) -> tuple[Path, ...]:
+    """This project's files that a source file imports, wherever in it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(place for name in names for place in _files(name))
+
+
+def _files(module: str, whole: bool = False) -> list[Path]:
+    """Files of a module of this project, none where it is of another; of a package its __init__.py, or all of it."""
+    place = CODE / module.replace(".", "/")
+    if whole and place.is_dir():
+        return sorted(place.rglob("*.py"))
+    return [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
 
 
 def now() -> str:

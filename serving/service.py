@@ -265,6 +265,9 @@ class SeeHear:
         """Correct an answer; the correction joins the prediction log by the answer's id."""
         if isinstance(correction, Refused):
             return correction.response()
+        if self.corrections.folder is None:
+            message = "no log is kept here; SEEHEAR_LOG would name its folder"
+            return Refused("not_kept", message, 503).response()
         self.corrections.record(correction.model_dump())
         return JSONResponse({"request_id": correction.request_id}, 202)
 

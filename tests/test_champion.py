@@ -17,6 +17,7 @@ from served import another_model
 
 from ml.config import Paths, UserError
 from ml.evaluation import Decision
+from ml.predictor import models_digest
 from ml.predictor.bundle import PARTS
 from orchestration import champion, promotion, reigns
 from orchestration.champion import KEPT, PROMOTED, ROLLED_BACK, roll_back
@@ -237,6 +238,39 @@ def test_a_challenger_whose_opponent_was_rolled_back_meanwhile_is_kept_out(proje
     assert "became champion while this one was judged" in outcome.reason
     assert at_work(paths) == outcome.pointer["digest"] == models[1]["digest"]
     assert [row["event"] for row in champion.history(paths)] == [PROMOTED, PROMOTED, ROLLED_BACK, KEPT]
+
+
+@pytest.mark.parametrize("lost", ["files", "code", "rate"])
+def test_a_champion_that_can_no_longer_be_asked_stands_in_no_way(project, paths, models, monkeypatch, lost):
+    """The judgement is a stand-in; that the champion is not part of it is real."""
+    promote(paths, models[1])
+    bundle = packaging.stored_bundle(models[1]["tag"], paths)
+    if lost == "files":
+        shutil.rmtree(bundle.parent)
+    elif lost == "code":  # its network had another shape
+        alter_card(bundle / "speech_extractor", lambda card: card["arguments"].update(channels=20))
+    offer(paths, models[0]["digest"])
+    if lost == "rate":
+        for part in promotion.candidate_parts(paths, "cnn")[1:]:
+            alter_card(part, lambda card: card.update(sample_rate_hz=11025))
+        file = paths.reports / "evaluation.json"
+        digest = models_digest(*promotion.candidate_parts(paths, "cnn"))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"models": digest}))
+    asked = []
+    monkeypatch.setattr(promotion, "_judged", lambda *given: asked.append(given[2]) or (Decision(False, "weak"), None))
+    with pytest.raises(UserError, match=rf"no champion: weak; the champion before .*{WHY[lost]}"):
+        promotion.consider(Project(root=str(project)))
+    assert asked == [None]
+
+
+WHY = {"files": "no such model", "code": "", "rate": f"hears {tones.RATE_HZ} Hz, the data are of 11025 Hz"}
+
+
+def alter_card(folder, change) -> None:
+    file = folder / "model.json"
+    card = json.loads(file.read_text())
+    change(card)
+    file.write_text(json.dumps(card))
 
 
 def offer(paths: Paths, digest: str) -> None:

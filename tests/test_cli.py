@@ -167,6 +167,23 @@ def test_search_draws_a_timeline(seehear, tmp_path, ending):
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
 
 
+def test_a_timeline_takes_any_name_as_it_is(seehear, tmp_path):
+    (tmp_path / "talks").mkdir()
+    (tmp_path / "talks" / r"a$_\frac$寺.wav").write_bytes(tones.wav("down"))
+    target = tmp_path / "timeline.svg"
+    code, _, err = seehear("search", "down.png", str(tmp_path / "talks"), "--plot", str(target))
+    assert (code, err) == (0, "")
+    assert target.is_file()
+
+
+def test_a_file_that_is_much_too_large_is_not_read(seehear, tmp_path):
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(513 * 2**20)
+    code, _, err = seehear("classify", str(tmp_path / "huge.png"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "huge.png: 513 MiB; expected at most 512" in err
+
+
 def test_json_keys_are_stable(seehear):
     answer = {"pictured", "present", "presence", "intervals", "heard"}
     for arguments, keys in (

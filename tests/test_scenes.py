@@ -155,6 +155,16 @@ def test_long_words_get_long_scenes(speech):
     assert scenes.scene_samples(stretched, 2.0) >= 3 * np.percentile(stretched.lengths, 85)
 
 
+def test_one_label_of_long_clips_alone_gets_room_as_well(speech):
+    labels, lengths, offsets = (np.array(x) for x in (speech.labels, speech.lengths, speech.offsets))
+    labels[0], lengths[0], offsets[0] = len(speech.classes), 3 * RATE_HZ, 0
+    classes = (*speech.classes, "a phrase")
+    mixed = dataclasses.replace(speech, labels=labels, lengths=lengths, offsets=offsets, classes=classes)
+    for overlap in scenes.OVERLAPS[:3]:
+        plan = scenes.headline_scenes(mixed, 6, overlap, seed=0, labels=["a phrase"])
+        assert plan.samples > 3 * RATE_HZ
+
+
 def test_the_bank_holds_every_clip_at_level_1_and_every_speed(speech, bank):
     same = scenes.mixing.SPEEDS.index((1, 1))
     for row in (0, 17, len(speech) - 1):

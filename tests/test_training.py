@@ -16,7 +16,7 @@ from toy_models import CLASSES, image_recipe, recipe, speech_recipe, toy_images,
 from ml import extraction, models, training, unknowns
 from ml.config import OPTIMIZERS, ExtractorRecipe, PerBudget, Training, UserError
 from ml.datasets import ImageSet, SpeechSet
-from ml.training import loop, optimizers, pictures
+from ml.training import loop, optimizers, pictures, separation
 from ml.training.batches import AHEAD, Shuffle
 
 CPU = Training("quick", "cpu", 0)
@@ -335,6 +335,26 @@ def test_the_extractor_learns_and_its_thresholds_stand_in_the_card(speech, image
     assert card["data"]["image_classifier"] == models.read_card(image_dir)["digests"][models.WEIGHTS]
     loaded, _ = extraction.load_extractor(tmp_path / "m")
     assert loaded.labels == CLASSES
+
+
+def test_a_checkpoint_of_another_width_is_not_gone_on_with(speech, images, image_dir, tmp_path, monkeypatch):
+    def ended(run, model, *_):
+        found.append((run.digest, model.mask.in_channels))
+        raise Crash
+
+    found: list[tuple[str, int]] = []
+    monkeypatch.setattr(separation, "fit", ended)
+    how = dataclasses.replace(EXTRACTOR, extracting_channels=PerBudget(24, 24, 40))
+    for budget in ("quick", "medium", "full"):
+        with pytest.raises(Crash):
+            training.train_speech_extractor(
+                *(speech, image_dir, images, how, dataclasses.replace(CPU, budget=budget)),
+                *(tmp_path / "m", tmp_path / "c", False),
+            )
+    (quick, narrow), medium, (full, wide) = found
+    assert (quick, narrow) == medium
+    assert (narrow, wide) == (24, 40)
+    assert quick != full
 
 
 def test_the_extractor_learns_from_extra_voices_too_and_its_card_names_them(speech, images, image_dir, tmp_path):

@@ -95,8 +95,8 @@ def golden_requests(
 ) -> list[GoldenRequest]:
     """Four validation pictures and recordings with the answers of three models, to be stored in their bundle.
 
-    Three of the recordings say what is pictured, the last one says another word. Raises UserError where validation has
-    both a picture and a recording of no label at all.
+    Three of the recordings say what is pictured, the last one another word where there is one. Raises UserError where
+    validation has both a picture and a recording of no label at all.
     """
     predictor = Predictor.from_models(image, speech_model, extractor)
     images, speech = images.where("validation"), speech.where("validation")
@@ -110,12 +110,18 @@ def golden_requests(
     goldens = []
     for number in range(GOLDENS):
         label = both[number % len(both)]
-        said = label if number < GOLDENS - 1 else both[(number + 1) % len(both)]
+        said = label if number < GOLDENS - 1 else _another(label, both, spoken)
         picture = images.pixels[np.flatnonzero(names == label)[0]]
         clip = speech.clip(int(np.flatnonzero(spoken == said)[0]))
         wav = media.encode_wav(clip, speech.sample_rate_hz)
         goldens.append(predictor.golden(media.encode_png(np.asarray(picture)), wav))
     return goldens
+
+
+def _another(label: str, both: list[str], spoken: np.ndarray) -> str:
+    """The label after this one, else a word that is only heard, else the label itself."""
+    others = [*both[both.index(label) + 1 :], *both, *spoken]
+    return next((str(word) for word in others if word != label), label)
 
 
 def _predictor(candidates: Path, kind: str, speech_model: Path | None = None) -> Predictor:
@@ -153,7 +159,10 @@ def _provenance(settings: Settings, predictor: Predictor, speech: Mapping[str, M
 
 def _effective(card: Mapping) -> dict:
     """The settings a model was trained with, which one run may have set otherwise than params.yaml."""
-    return {**card.get("recipe", {}), "steps": card.get("steps"), "seed": card.get("seed")}
+    own = {"steps": card.get("steps"), "seed": card.get("seed")}
+    if width := card["arguments"].get("extracting_channels"):
+        own["extracting_channels"] = width
+    return {**card.get("recipe", {}), **own}
 
 
 def _speech(predictors: Predictors, test: Mapping[str, Answers], speech: SpeechSet, chosen: str) -> dict:

@@ -7,12 +7,17 @@ from pathlib import Path
 
 from ml.config import UserError
 
+MOST_BYTES = 512 * 2**20  # of a file that is read whole
+
 
 def bytes_of(source: bytes | Path, name: str) -> bytes:
-    """The bytes themselves, or those of a file; UserError naming `name` where it cannot be read."""
+    """The bytes themselves, or those of a file; UserError naming `name` where it cannot be read or is
+    larger than MOST_BYTES."""
     if isinstance(source, bytes):
         return source
     try:
+        if (size := Path(source).stat().st_size) > MOST_BYTES:
+            raise UserError(f"{name}: {size / 2**20:,.0f} MiB; expected at most {MOST_BYTES / 2**20:g}")
         return Path(source).read_bytes()
     except OSError as fault:
         raise UserError(f"{name}: cannot be read: {fault.strerror}") from None

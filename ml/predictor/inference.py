@@ -93,8 +93,8 @@ class Predictor:
         found = self.extract_stream(pictured, [waveform], rate_hz, blocks.append)
         estimate = np.zeros(len(waveform), np.float32)
         if found.present:
-            estimate = np.concatenate(list(self.restored(blocks, rate_hz, len(waveform))))
-        return Extraction(**vars(found), estimate=estimate, rate_hz=rate_hz)
+            estimate = np.concatenate(list(self.restored(blocks, int(rate_hz), len(waveform))))
+        return Extraction(**vars(found), estimate=estimate, rate_hz=int(rate_hz))
 
     # A recording of any length, in constant memory
 

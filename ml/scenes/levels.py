@@ -25,6 +25,14 @@ def active_level(waveform: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(waveform[start:end], dtype=np.float64)))) if end > start else 0.0
 
 
+def roomy_samples(speech: SpeechSet, scene_s: float) -> int:
+    """Length of a scene of three words, any of which may be of any label: as `scene_samples`, and longer where even the
+    shortest clip of some label needs it beside two others."""
+    shortest = [int(speech.lengths[speech.labels == label].min()) for label in np.unique(speech.labels)]
+    typical = float(np.percentile(speech.lengths, 90)) if len(speech) else 0.0
+    return max(scene_samples(speech, scene_s), int(max(shortest, default=0) + 2 * typical))
+
+
 def scene_samples(speech: SpeechSet, scene_s: float, words: float = 3) -> int:
     """Length of a scene: `scene_s`, or so many times the 90th percentile of the clips where these are longer words."""
     typical = float(np.percentile(speech.lengths, 90)) if len(speech) else 0.0

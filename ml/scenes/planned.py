@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml.config import UserError
-from ml.scenes.levels import active_level, active_range, scene_samples
+from ml.scenes.levels import active_level, active_range, roomy_samples
 
 if TYPE_CHECKING:
     from ml.datasets import SpeechSet
@@ -91,7 +91,7 @@ def draw_scenes(
     if overlap not in OVERLAPS:
         raise UserError(f"overlap {overlap!r}: expected one of {', '.join(OVERLAPS)}")
     queries = [speech.classes.index(label) for label in (labels or speech.classes)]
-    samples, clips = scene_samples(speech, scene_s), _Clips(speech)
+    samples, clips = roomy_samples(speech, scene_s), _Clips(speech)
     drawn = []
     for i in range(n):
         rng = np.random.default_rng((seed, i))
@@ -167,7 +167,8 @@ def _fit(clips: _Clips, rng, asked: tuple[int, int | None], distinct: bool, coun
         rows = [int(rng.choice(clips.allowed(query, None if k else first, distinct))) for k in range(count)]
         if (starts := _place(clips, rng, rows, overlap, samples)) is not None:
             return rows, starts
-    raise UserError(f"scenes of {samples} samples: the words are too long or too silent for overlap {overlap!r}")
+    about = f"scenes of {samples} samples about {clips.speech.classes[query]!r}"
+    raise UserError(f"{about}: the words are too long or too silent for overlap {overlap!r}")
 
 
 def _place(clips: _Clips, rng, rows: list[int], overlap: str, samples: int) -> list[int] | None:

@@ -50,12 +50,14 @@ def train_speech_extractor(
     data = {"audio": speech.digest, "images": images.digest, "image_classifier": image_card["digests"][models.WEIGHTS]}
     data |= {"extra_voices": extra.digest} if extra else {}
     run = half_precision(plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps))
+    wide = recipe.extracting_channels.of(training.budget)
+    run = dataclasses.replace(run, identity={**run.identity, "extracting_channels": wide})
     labels = extraction.shared_labels(image_card["classes"], speech.classes)
     if len(labels) < 2:
         raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")
     arguments = {"labels": list(labels), "sample_rate_hz": speech.sample_rate_hz}
     arguments |= {"channels": recipe.channels, "blocks": recipe.blocks}
-    arguments |= {"extracting_channels": recipe.extracting_channels.of(training.budget)}
+    arguments |= {"extracting_channels": wide}
     with seeded(run.seed):
         model = body(**arguments)
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
@@ -65,7 +67,7 @@ def train_speech_extractor(
     spoken, speeds = datasets.joined(train, extra) if extra else train, scenes.speeds_within(recipe.speed_change)
     bank = scenes.clip_bank(spoken, run.device, speeds, own=len(train))
     loss_of = scene_loss(run, bank, recipe.extra_voices, asked, speech.classes, labels, samples, model.hop_samples)
-    trial = Trial(held, *judged(ask, required(images, "validation", run.name), held, labels, run))
+    trial = Trial(held, *judged(ask, required(images, "validation", run.name), held, labels, run.seed), run)
     trained = fit(run, model, loss_of, lambda model: {"validation_si_sdr_improvement_db": trial.improvement(model, 50)})
     assert isinstance(trained.model, extraction.Extractor)
     thresholds, metrics = trial.conclude(trained.model)
@@ -75,18 +77,18 @@ def train_speech_extractor(
 
 
 def judged(
-    ask: Asker, images: ImageSet, speech: SpeechSet, labels: tuple[str, ...], run: Run
-) -> tuple[Tensor, tuple[str, ...], Run]:
+    ask: Asker, images: ImageSet, speech: SpeechSet, labels: tuple[str, ...], seed: int
+) -> tuple[Tensor, tuple[str, ...]]:
     """Queries and labels of validation: those of `labels` that it has pictures and clips of; UserError without any."""
     pictured = {images.classes[number] for number in np.unique(images.labels)}
     heard = {speech.classes[number] for number in np.unique(speech.labels)}
     both = tuple(label for label in labels if label in pictured & heard)
     if not both or len(heard) < 2:
         raise UserError(
-            f"{run.name}: the validation split has pictures and clips of {len(both)} labels, clips of {len(heard)}; "
-            "expected at least 1 and 2, add more of each label"
+            f"speech_extractor: the validation split has pictures and clips of {len(both)} labels, clips of "
+            f"{len(heard)}; expected at least 1 and 2, add more of each label"
         )
-    return ask.pictures(images, run.seed, both), both, run
+    return ask.pictures(images, seed, both), both
 
 
 class Asker:

@@ -34,7 +34,7 @@ CANDIDATES = ["image_classifier", *(["speech_classifier", kind] for kind in SPEE
     owners=["team:ml"],
     description="The candidates measured through the Predictor alone: accuracy, separation, presence, baselines.",
     code_version=digest(
-        source_digest("ml.evaluation", "ml.predictor", "ml.scenes", "data_checks.reports"),
+        source_digest("ml.evaluation", "ml.training.unseen", "data_checks.reports"),
         asdict(SETTINGS.evaluation),
         SETTINGS.training.budget,
     ),

@@ -13,8 +13,6 @@ from orchestration import previews
 from orchestration.assets.common import SETTINGS, plainly, provenance
 from orchestration.resources import Project, digest, source_digest
 
-LEARNING = ("ml.training", "ml.models", "ml.features", "ml.objectives")
-SEEING = ("ml.detection", "ml.collage", "ml.unknowns", "ml.finding")
 R = TypeVar("R", bound=Recipe)
 
 
@@ -54,7 +52,7 @@ class TrainingConfig(dg.Config):
     owners=["team:ml"],
     description="A CNN that says what is pictured, or that nothing known is.",
     code_version=digest(
-        source_digest(*LEARNING, *SEEING), asdict(SETTINGS.image_classifier), asdict(SETTINGS.training)
+        source_digest("ml.training.pictures"), asdict(SETTINGS.image_classifier), asdict(SETTINGS.training)
     ),
 )
 @plainly
@@ -81,7 +79,7 @@ def _speech_asset(kind: str) -> dg.AssetsDefinition:
         owners=["team:ml"],
         description=f"Recognises a spoken word by {said}.",
         code_version=digest(
-            source_digest(*LEARNING), asdict(SETTINGS.speech_classifier.of(kind)), asdict(SETTINGS.training)
+            source_digest("ml.training.speech"), asdict(SETTINGS.speech_classifier.of(kind)), asdict(SETTINGS.training)
         ),
     )
     @plainly
@@ -106,7 +104,7 @@ def _speech_asset(kind: str) -> dg.AssetsDefinition:
     owners=["team:ml"],
     description="Finds the pictured word in a recording and separates it from everything else.",
     code_version=digest(
-        source_digest(*LEARNING, "ml.extraction", "ml.scenes"),
+        source_digest("ml.training.separation"),
         asdict(SETTINGS.speech_extractor),
         asdict(SETTINGS.training),
     ),

@@ -12,7 +12,7 @@ from orchestration.resources import Project, digest, source_digest
     kinds={"bentoml"},
     owners=["team:operations"],
     description="The service with the champion inside, ready for `make serve`, `bentoml serve` or a container.",
-    code_version=digest(source_digest("serving", "ml.predictor", "ml.media", "data_checks.facts")),
+    code_version=digest(source_digest("serving")),
 )
 @plainly
 def bento(project: Project) -> dg.MaterializeResult:

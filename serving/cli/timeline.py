@@ -34,6 +34,8 @@ def draw_timeline(
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
+    from ml.evaluation.plots import drawable
+
     height_in = HEAD_IN + FOOT_IN + ROW_IN * max(1, len(rows))
     figure = Figure(figsize=(WIDTH_IN, height_in), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
@@ -41,8 +43,9 @@ def draw_timeline(
     axes = figure.add_axes((0.31, FOOT_IN / height_in, 0.60, ROW_IN * max(1, len(rows)) / height_in))
     for place, (_, found) in enumerate(rows):
         _draw_row(axes, place, found, colours)
-    _dress(axes, rows)
-    _head(figure, pixels, f"“{label}” is said in {said} of {searched} recordings", len(rows), searched, height_in)
+    _dress(axes, [(drawable(_short(name)), found) for name, found in rows])
+    title = f"“{drawable(label)}” is said in {said} of {searched} recordings"
+    _head(figure, pixels, title, len(rows), searched, height_in)
     _scale(figure, colours, height_in)
     try:
         with whole_file(target) as new:
@@ -64,7 +67,7 @@ def _dress(axes: Axes, rows: list[tuple[str, Finding]]) -> None:
 
     longest_s = max((found.duration_s for _, found in rows), default=1.0)
     axes.set(xlim=(0, 1.004 * longest_s), ylim=(max(1, len(rows)) - 0.5, -0.5))
-    axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows], fontsize=8.5)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8.5)
     axes.tick_params(length=0, colors=INK, labelsize=8.5)
     for tick, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(INK if found.present else FAINT)
