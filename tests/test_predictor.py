@@ -134,10 +134,10 @@ def test_every_word_of_a_recording_is_found_in_order(predictor):
     assert [word.end_s for word in words] == pytest.approx([0.6, 1.2, 1.8], abs=0.05)
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 44100])
+@pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 44100.0])
 @pytest.mark.parametrize("extra_samples", [0, 1, 77])
 def test_the_estimate_has_the_length_rate_and_level_of_the_recording(predictor, rate_hz, extra_samples):
-    spoken = media.resample(tones.recording("down", seed=1), RATE_HZ, rate_hz)
+    spoken = media.resample(tones.recording("down", seed=1), RATE_HZ, int(rate_hz))
     recording = np.pad(spoken, (0, extra_samples))
     for level in (1.0, 0.05):
         answer = predictor.extract(tones.picture("down", 1), level * recording, rate_hz)

@@ -432,6 +432,18 @@ def test_feedback_that_is_not_a_correction_is_a_400(url, body):
     assert error(answer)["code"] in ("bad_json", "bad_feedback")
 
 
+def test_a_bento_that_keeps_no_log_says_so_instead_of_taking_feedback(paths, bento):
+    with serve(bento, paths, env={"SEEHEAR_ROOT": "", "SEEHEAR_LOG": ""}) as alone:
+        answered = extract(alone).json()
+        refused = requests.post(
+            f"{alone}/feedback",
+            json={"request_id": answered["request_id"], "pictured": "down", "consent": False},
+            timeout=60,
+        )
+    assert refused.status_code == 503
+    assert error(refused)["code"] == "not_kept"
+
+
 def test_feedback_takes_no_more_than_a_correction_needs(url):
     answer = requests.post(f"{url}/feedback", data=b" " * 64_001, timeout=60)
     assert answer.status_code == 413
