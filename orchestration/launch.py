@@ -210,7 +210,7 @@ def _rows(report: dict) -> list[tuple[str, str]]:
         rows.append((f"  by {speaker}, never heard", _percent(accuracy)))
     for overlap in ("full_overlap", "partial_overlap", "no_overlap"):
         figures = found["si_sdr_improvement_db"][overlap]
-        if figures and figures["mean"] is not None:
+        if figures:
             rows.append((f"separation, {overlap.replace('_', ' ')}", f"{figures['mean']:+.1f} dB SI-SDR improvement"))
     rows += [
         ("words recognised in the separated sound", _percent(found["word_accuracy"])),

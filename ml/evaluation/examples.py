@@ -37,7 +37,7 @@ def write_examples(examples: Sequence[Example], out: Path) -> Path:
     for number, example in enumerate(examples):
         _write(out / f"{number:02d}_picture.png", media.encode_png(example.picture))
         for name in ("mixture", "target", "estimate"):
-            sound = media.encode_wav(np.clip(getattr(example, name), -1, 1), example.rate_hz)
+            sound = media.encode_wav(getattr(example, name), example.rate_hz)
             _write(out / f"{number:02d}_{name}.wav", sound)
     page = out / "index.html"
     _write(page, _page(examples).encode())
@@ -75,8 +75,7 @@ def _row(number: int, example: Example) -> str:
     )
     label, heard = html.escape(example.label), html.escape(example.heard or "nothing")
     spans = ", ".join(f"{start:.2f}–{end:.2f} s" for start, end in example.found_s) or "nowhere"
-    scene = example.bucket.replace("_", " ")
     return (
-        f'<tr><td><img src="{number:02d}_picture.png" alt="{label}"><td>{label}, {scene}{players}'
+        f'<tr><td><img src="{number:02d}_picture.png" alt="{label}"><td>{label}, {example.bucket}{players}'
         f"<td>{spans}; heard {heard}; presence {example.presence:.2f}; {example.improvement_db:+.1f} dB"
     )
