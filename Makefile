@@ -21,6 +21,9 @@ endif
 ifdef DEVICE
 export SEEHEAR_DEVICE := $(DEVICE)
 endif
+ifdef WORKERS
+export SEEHEAR_WORKERS := $(WORKERS)
+endif
 export SEEHEAR_ROOT := $(CURDIR)
 export DAGSTER_HOME := $(CURDIR)/var/dagster
 export BENTOML_HOME := $(CURDIR)/models/bentoml

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +55,9 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
 
     with ExitStack() as running:
         asks = {"direct": direct}
-        url = running.enter_context(client.serve(bento, paths, workers=workers))
+        log = running.enter_context(tempfile.TemporaryDirectory())  # answers are logged, but not among the real ones
+        own = {"SEEHEAR_LOG": f"{log}/prediction_log", "SEEHEAR_DEVICE": "cpu"}  # as all others here
+        url = running.enter_context(client.serve(bento, paths, env=own, workers=workers))
         asks["ours"] = _asker(url, picture, recording)
         for name in PEERS:
             url = running.enter_context(_peer(python, name, bundle, workers))

@@ -39,10 +39,10 @@ def serve(
 ) -> Iterator[str]:
     """Serve a stored Bento in processes of its own on this machine; yields its address, http://127.0.0.1:<port>.
 
-    port 0 takes a free one; python is the interpreter whose environment has what the Bento needs; env is added to this
-    process's environment: with SEEHEAR_FOLLOW=1 the workers follow the champion of `paths`, else the Bento keeps its
-    own model. On leaving, the server answers what is under way and stops, its children with it. Raises UserError with
-    the end of its log where it does not get ready within start_s, refuses its model, or dies.
+    It asks for no token. port 0 takes a free one; python is the interpreter whose environment has what the Bento needs;
+    env is added to this process's environment: with SEEHEAR_FOLLOW=1 the workers follow the champion of `paths`, else
+    the Bento keeps its own model. On leaving, the server answers what is under way and stops, its children with it.
+    Raises UserError with the end of its log where it does not get ready within start_s, refuses its model, or dies.
     """
     folder = bento_folder(bento_tag, paths)
     port = port or free_port()
@@ -51,7 +51,7 @@ def serve(
         process = subprocess.Popen(
             _command(folder, port, python),
             cwd=paths.root,
-            env=_environment(paths, {"SEEHEAR_WORKERS": str(workers), **(env or {})}),
+            env=_environment(paths, {"SEEHEAR_WORKERS": str(workers), "SEEHEAR_TOKEN": "", **(env or {})}),
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """What every answer has in common: its form when it is an error, its request id, its limits and its log line.
 
-`HttpLayer` stands outside everything else, BentoML's own middleware included. Inside it, `Form` and `Correction` read
-requests without ever following a URL: BentoML's own reader fetches a string given in a file field.
+`HttpLayer` stands outside everything else, BentoML's own middleware included. Inside it, `read_files` and `read_json`
+never follow a URL: BentoML's own reader fetches a string given in a file field.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ ERRORS = {
     503: "The model is being loaded, or was not fit to answer.",
     504: "Its turn did not come within the deadline.",
 }
+FEEDBACK_ERRORS = {code: said for code, said in ERRORS.items() if code not in (429, 504)}  # it waits in no queue
+FEEDBACK_ERRORS[503] = "No log is kept here that it could join."
 TAGS = {
     "answers": "What the models say.",
     "feedback": "What they should have said.",
@@ -116,6 +118,7 @@ def _calls(limits: Serving) -> dict:
 
 
 def _call(name: str, summary: str, body: dict, answer: type[BaseModel], status: int = 200) -> dict:
+    errors = FEEDBACK_ERRORS if name == "feedback" else ERRORS
     good = {"description": (answer.__doc__ or "").strip(), "headers": ID, "content": _json(answer.__name__)}
     return {
         "post": {
@@ -124,7 +127,7 @@ def _call(name: str, summary: str, body: dict, answer: type[BaseModel], status: 
             "tags": ["feedback" if name == "feedback" else "answers"],
             "security": [{}, {"token": []}],
             "requestBody": body,
-            "responses": {str(status): good} | {str(code): _error(code) for code in ERRORS},
+            "responses": {str(status): good} | {str(code): _error(code, said) for code, said in errors.items()},
         }
     }
 
@@ -141,9 +144,9 @@ def _form(files: Mapping[str, tuple[str, str]], size: str, words: Mapping[str, s
     return {"required": True, "description": f"One file in each field. {size}", "content": content}
 
 
-def _error(code: int) -> dict:
+def _error(code: int, said: str) -> dict:
     headers = ID | (RETRY if code in (429, 503, 504) else {}) | (CHALLENGE if code == 401 else {})
-    return {"description": ERRORS[code], "headers": headers, "content": _json("ErrorAnswer")}
+    return {"description": said, "headers": headers, "content": _json("ErrorAnswer")}
 
 
 def _json(model: str) -> dict:
@@ -162,7 +165,7 @@ def _probes() -> dict:
 
 def _probe(name: str, summary: str) -> dict:
     text = {"description": "It is so.", "headers": ID, "content": {"text/plain": {"schema": {"type": "string"}}}}
-    failures = {"503": _error(503)} if name == "readyz" else {}
+    failures = {"503": _error(503, ERRORS[503])} if name == "readyz" else {}
     return {
         "summary": summary,
         "operationId": name,

@@ -221,7 +221,7 @@ class ExtractionAnswer(IODescriptor):
 class FeedbackAnswer(IODescriptor):
     """The correction has been taken."""
 
-    request_id: RequestId
+    request_id: str = Field(pattern=r"^[0-9a-f]{32}$", description="The id of the answer that is corrected.")
 
 
 class Fault(BaseModel):

@@ -36,6 +36,11 @@ class Pool:
     truth: np.ndarray  # str (n,)
     group: np.ndarray  # str (n,)
 
+    def without(self, taken: np.ndarray) -> Pool:
+        """All but these of its items."""
+        free = np.setdiff1d(np.arange(len(self.truth)), taken)
+        return Pool(self.rows.iloc[free], self.truth[free], self.group[free])
+
 
 @dataclass(frozen=True)
 class Change:
@@ -188,9 +193,8 @@ class Draws:
         drawn = []
         for side, taken in self.taken.items():
             mine = change if change and change.side == side else None
-            pool = self.traffic.pool(side, mine and mine.alter)
+            pool = self.traffic.pool(side, mine and mine.alter).without(taken)
             odds = ((mine and mine.odds) or _known)(pool, self.traffic.sets)
-            odds[taken] = 0
             drawn.append(self._side(side, pool, _draw(self.rng, odds, rows)))
         return self._logged(pd.concat(drawn, axis=1))
 

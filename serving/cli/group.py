@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ class OneLine(click.Group):
     """Click's group; a wrong call gets one line and exit code 2, and a fault of ours is told from "nothing found"."""
 
     def main(self, *args, **kwargs):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be text: they go out as they are
         try:
             with ended_in_order():
                 return super().main(*args, **{**kwargs, "standalone_mode": False})

@@ -4,9 +4,10 @@ import { askForToken, forgetToken, heldToken } from "./token.js";
 
 const ROOT = new URL("..", document.baseURI);
 
-/** Something that did not work. key, values: what to say; retryAfterS: when it is worth trying again, null: unknown. */
+/** Something that did not work. key, values: what to say; status: of the service's answer, 0: none came, null: it was
+ *  not asked; retryAfterS: when it is worth trying again, null: unknown. */
 export class Fault extends Error {
-  constructor(key, values = {}, { status = 0, retryAfterS = null } = {}) {
+  constructor(key, values = {}, { status = null, retryAfterS = null } = {}) {
     super(values.message ?? key);
     Object.assign(this, { key, values, status, retryAfterS });
   }
@@ -46,7 +47,7 @@ export async function example(path) {
 async function send(path, options = {}, bytes = 0) {
   for (;;) {
     const token = heldToken();
-    const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+    const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${inBytes(token)}` }) };
     const response = await reach(new URL(path, ROOT), { ...options, headers }, bytes);
     if (response.ok) return response;
     if (response.status !== 401) throw await faultOf(response);
@@ -55,19 +56,28 @@ async function send(path, options = {}, bytes = 0) {
   }
 }
 
+/** UTF-8 in a header, where a character is a byte. */
+const inBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
+/** The answer, its body come whole. */
 async function reach(url, options, bytes) {
   try {
-    return await fetch(url, options);
+    const { body, ...answer } = await whole(await fetch(url, options));
+    return new Response(body, answer);
   } catch (fault) {
     if (fault.name === "AbortError") throw new Fault("cancelled");
     throw await whyNot(bytes);
   }
 }
 
+async function whole(response) {
+  return { body: await response.arrayBuffer(), status: response.status, headers: response.headers };
+}
+
 // A service that refuses a large body while it is still being sent may close the line before its answer is read.
 async function whyNot(bytes) {
   const alive = await fetch(new URL("livez", ROOT)).then((answer) => answer.ok, () => false);
-  if (!alive || bytes < 1e6) return new Fault("away");
+  if (!alive || bytes < 1e6) return new Fault("away", {}, { status: 0 });
   return new Fault("brokenOff", { mb: (bytes / 1e6).toFixed(0) }, { status: 413 });
 }
 

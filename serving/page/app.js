@@ -5,7 +5,7 @@ import { ask, setUpAsking, showFault } from "./ask.js";
 import { setUpCorrection } from "./correction.js";
 import { $ } from "./dom.js";
 import { offerExamples } from "./examples.js";
-import { onLanguage, sayEverything, setLabel, setText, switchLanguage } from "./i18n.js";
+import { onLanguage, sayEverything, switchLanguage } from "./i18n.js";
 import { setUpMixing, showValues } from "./mixing.js";
 import { choosePicture, setUpPicture } from "./picture.js";
 import { chooseRecording, setUpRecording, takeMixture } from "./recording.js";
@@ -18,11 +18,11 @@ const PICTURE = /\.(png|jpe?g|gif|webp|bmp|tiff?|heic|heif|avif|svg|ico|ppm|pgm)
 async function takeFile(file) {
   if (file.type.startsWith("image/") || PICTURE.test(file.name)) return choosePicture(file, file.name);
   if (file.type.startsWith("audio/") || SOUND.test(file.name)) return chooseRecording(file, file.name);
-  throw new Fault("notMedia", { name: file.name }, { status: 400 });
+  throw new Fault("notMedia", { name: file.name });
 }
 
 async function takeFiles(files) {
-  for (const file of files) await takeFile(file).catch(showFault);
+  for (const file of files) await takeFile(file).catch((fault) => showFault(fault));
 }
 
 function setUpDropping() {
@@ -42,8 +42,8 @@ function setUpLanguage() {
   onLanguage(showValues);
 }
 
-setUpPicture((file) => choosePicture(file, file.name));
-setUpRecording((file) => chooseRecording(file, file.name).catch(showFault), showFault);
+setUpPicture();
+setUpRecording(showFault);
 setUpMixing(takeMixture, showFault);
 setUpAsking();
 setUpResult(showFault);
@@ -54,5 +54,5 @@ sayEverything();
 offerExamples(ask).catch((fault) => {
   if (!(fault instanceof Fault)) throw fault;
   const reason = fault.key ? { t: fault.key, values: fault.values } : fault.message;
-  showFault(new Fault("examplesAway", { reason }, { status: 400 })); // asking again would not bring them
+  showFault(new Fault("examplesAway", { reason }));
 });

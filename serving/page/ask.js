@@ -4,13 +4,14 @@ import { extract, Fault } from "./api.js";
 import { $ } from "./dom.js";
 import { setPlain, setText } from "./i18n.js";
 import { markObjects } from "./objects.js";
-import { currentPicture } from "./picture.js";
+import { currentPicture, pictures } from "./picture.js";
 import { currentRecording } from "./recording.js";
 import { present } from "./result.js";
 
 const WORTH_ANOTHER_TRY = [0, 401, 429, 500, 502, 503, 504]; // 0: no answer came at all
 let running = null;
 let countdown = 0;
+let again = null; // what is tried again
 
 /** number: which of several objects in the picture is asked for; the service's own choice where there is none. */
 export async function ask(number = "") {
@@ -18,17 +19,18 @@ export async function ask(number = "") {
   running = new AbortController();
   quiet();
   try {
+    const asked = pictures();
     const picture = await currentPicture();
-    if (!picture) throw new Fault("needPicture", {}, { status: 400 });
+    if (!picture) throw new Fault("needPicture");
     const recording = await currentRecording();
-    if (!recording) throw new Fault("needRecording", {}, { status: 400 });
+    if (!recording) throw new Fault("needRecording");
     waiting(true);
     const answered = await extract(picture, recording.blob, number, running.signal);
-    markObjects(answered.answer, ask);
+    if (asked === pictures()) markObjects(answered.answer, ask);
     await present(answered, recording);
     setPlain($("message"), "");
   } catch (fault) {
-    showFault(fault);
+    showFault(fault, () => ask(number));
   } finally {
     waiting(false);
     running = null;
@@ -37,14 +39,16 @@ export async function ask(number = "") {
 
 export const cancel = () => running?.abort();
 
-/** Says what went wrong; where trying again may help, offers it, after as long as the service asked for. */
-export function showFault(fault) {
+/** Says what went wrong; where trying again may help, offers it, after as long as the service asked for.
+ *  retry: does again what failed, null where that is not to be offered. */
+export function showFault(fault, retry = null) {
   if (!(fault instanceof Fault)) throw fault;
   quiet();
   $("message").classList.toggle("bad", fault.key !== "cancelled");
   if (fault.key) setText($("message"), fault.key, fault.values);
   else setPlain($("message"), fault.values.message);
-  if (WORTH_ANOTHER_TRY.includes(fault.status) && fault.key !== "cancelled") offerAgain(fault.retryAfterS ?? 0);
+  again = WORTH_ANOTHER_TRY.includes(fault.status) ? retry : null;
+  if (again) offerAgain(fault.retryAfterS ?? 0);
 }
 
 function quiet() {
@@ -77,5 +81,5 @@ function offerAgain(seconds) {
 export function setUpAsking() {
   $("go").addEventListener("click", () => ask());
   $("cancel").addEventListener("click", cancel);
-  $("again").addEventListener("click", () => $("again").getAttribute("aria-disabled") === "false" && ask());
+  $("again").addEventListener("click", () => $("again").getAttribute("aria-disabled") === "false" && again());
 }

@@ -42,7 +42,7 @@ export function setUpMixing(onMixture, onFault) {
     target.value = "";
     if (!file) return;
     const readable = await decode(file).then(() => true, () => false);
-    if (!readable) return onFault(new Fault("unreadable", { name: file.name }, { status: 400 }));
+    if (!readable) return onFault(new Fault("unreadable", { name: file.name }));
     offerForMixing(file, file.name);
     $("mix-second").value = String(choices.length - 1);
     await remix(onMixture).catch(onFault);

@@ -12,6 +12,10 @@ const pad = $("pad");
 const ink = pad.getContext("2d", { willReadFrequently: true });
 const past = [];
 let now = EMPTY;
+let turn = 0;
+
+/** How many pictures have stood here: by it one tells whether this is another one than before. */
+export const pictures = () => turn;
 
 /** A blob of what is on the pad, a file as it came; null where there is nothing. */
 export function currentPicture() {
@@ -21,7 +25,9 @@ export function currentPicture() {
 
 /** note: how it is called, as in sayNote. The service may be able to read what this browser cannot show. */
 export async function choosePicture(blob, note) {
+  const mine = ++turn;
   const bitmap = await createImageBitmap(blob).catch(() => null);
+  if (mine !== turn) return; // another has been given meanwhile
   remember();
   wipe();
   const unseen = { t: "pictureUnseen", values: { name: note } };
@@ -43,13 +49,13 @@ export function placeOnPad([x0, y0, x1, y1]) {
   };
 }
 
-export function setUpPicture(onFile) {
+export function setUpPicture() {
   pad.addEventListener("pointerdown", startStroke);
   pad.addEventListener("pointermove", goOn);
   $("clear").addEventListener("click", clear);
   $("undo").addEventListener("click", undo);
   $("picture-file").addEventListener("change", ({ target }) => {
-    if (target.files[0]) onFile(target.files[0]);
+    if (target.files[0]) choosePicture(target.files[0], target.files[0].name);
     target.value = ""; // the same file may be chosen again
   });
   wipe();
@@ -62,6 +68,7 @@ function placeOf({ width, height }) {
 }
 
 function become(state) {
+  turn++;
   now = state;
   $("objects").replaceChildren(); // they were found in another picture
   $("pad-hint").hidden = state.kind !== "empty";

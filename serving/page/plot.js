@@ -29,6 +29,7 @@ export class Plot {
     this.canvas = figure.querySelector("canvas");
     this.line = figure.querySelector(".position");
     this.scene = null;
+    this.at = 0; // seconds, of the line
     this.canvas.addEventListener("pointerdown", (event) => this.scene && onSeek(this.secondsAt(event)));
     keepDrawn(this);
   }
@@ -37,7 +38,6 @@ export class Plot {
   show(scene) {
     this.scene = { intervals: [], words: [], peak: null, loudestDb: null, ...scene };
     this.redraw();
-    this.moveTo(0);
   }
 
   /** Says in words what the plot shows. name: of a text; intervals: null where none were looked for. */
@@ -60,6 +60,7 @@ export class Plot {
   }
 
   moveTo(seconds) {
+    this.at = seconds;
     if (this.scene) this.line.style.transform = `translateX(${this.x(seconds)}px)`;
   }
 
@@ -80,6 +81,7 @@ export class Plot {
     rows.forEach((words, row) => this.drawWords(draw, words, row * WORD_HEIGHT));
     this.drawAxes(draw, below, topHz);
     this.line.style.height = `${height - AXIS_HEIGHT}px`;
+    this.moveTo(this.at);
   }
 
   colour(name) {

@@ -15,7 +15,8 @@ const PREVIEW_HEIGHT = 96; // of the spectrogram
 
 const given = { own: null, mix: null }; // each {blob, sound: {samples, rateHz} | null, note}
 let source = "own";
-let open = null; // {rateHz, stop, blocks, seconds} while the microphone is on
+let open = null; // {rateHz, stop, blocks} while the microphone is on
+let opening = false; // while the browser asks whether it may
 let choices = 0;
 
 const plot = new Plot($("preview"), (seconds) => player.seek(seconds), PREVIEW_HEIGHT);
@@ -30,9 +31,10 @@ export async function currentRecording() {
 /** file: a File, or a Blob of a WAV. Rejects with a Fault where neither browser nor service can read it. */
 export async function chooseRecording(file, note) {
   const choice = ++choices;
+  if (open) await endMicrophone();
   const forService = !file.name || READ_BY_SERVICE.test(file.name);
   const sound = await decode(file).catch(() => null);
-  if (!sound && !forService) throw new Fault("unreadable", { name: note }, { status: 400 });
+  if (!sound && !forService) throw new Fault("unreadable", { name: note });
   if (choice !== choices) return; // another has been chosen meanwhile
   const unseen = { t: "recordingUnseen", values: { name: note } };
   take("own", { blob: forService ? file : encodeWav(sound.samples, sound.rateHz), sound, note: sound ? note : unseen });
@@ -45,21 +47,22 @@ export function takeMixture(mixture) {
 
 export function setSource(name) {
   source = name;
+  if (open && name !== "own") stopRecording().catch(() => {}); // what was recorded stays, if it is long enough
   for (const radio of document.querySelectorAll("input[name=source]")) radio.checked = radio.value === name;
   $("own-panel").hidden = name !== "own";
   $("mix-panel").hidden = name !== "mix";
   preview();
 }
 
-export function setUpRecording(onFile, onFault) {
+export function setUpRecording(onFault) {
   for (const radio of document.querySelectorAll("input[name=source]")) {
     radio.addEventListener("change", () => setSource(radio.value));
   }
   $("recording-file").addEventListener("change", ({ target }) => {
-    if (target.files[0]) onFile(target.files[0]);
+    if (target.files[0]) chooseRecording(target.files[0], target.files[0].name).catch(onFault);
     target.value = "";
   });
-  $("record").addEventListener("click", () => (open ? stopRecording() : startRecording()).catch(onFault));
+  $("record").addEventListener("click", () => toggle().catch(onFault));
   showMicrophone(false);
   setSource("own");
 }
@@ -81,6 +84,13 @@ function preview() {
   plot.describe("plotMixture", null);
 }
 
+async function toggle() {
+  if (open) return stopRecording();
+  if (opening) return;
+  opening = true;
+  await startRecording().finally(() => { opening = false; });
+}
+
 async function startRecording() {
   const blocks = [];
   let samples = 0;
@@ -90,9 +100,10 @@ async function startRecording() {
     const seconds = samples / microphone.rateHz;
     $("level").value = levelOf(block);
     setText($("recording-note"), "recordingNow", { s: Math.floor(seconds), max: LONGEST_S });
-    if (seconds >= LONGEST_S) stopRecording();
+    if (seconds >= LONGEST_S && open?.blocks === blocks) stopRecording();
   });
   player.pause();
+  setSource("own"); // another may have been chosen while the browser asked
   open = { ...microphone, blocks };
   showMicrophone(true);
   $("preview").hidden = true; // what was given before is not what is being recorded
@@ -100,6 +111,15 @@ async function startRecording() {
 }
 
 async function stopRecording() {
+  const { samples, rateHz } = await endMicrophone();
+  preview();
+  if (samples.length < SHORTEST_S * rateHz) throw new Fault("micSilent");
+  choices++; // a file that is still being read comes too late
+  take("own", { blob: encodeWav(samples, rateHz), sound: { samples, rateHz }, note: { t: "recordingDone" } });
+}
+
+/** Returns what the microphone has taken, {samples, rateHz}. */
+async function endMicrophone() {
   const { blocks, rateHz, stop } = open;
   open = null;
   showMicrophone(false);
@@ -111,9 +131,7 @@ async function stopRecording() {
     samples.set(block.subarray(0, samples.length - at), at);
     at = Math.min(at + block.length, samples.length);
   }
-  preview();
-  if (samples.length < SHORTEST_S * rateHz) throw new Fault("micSilent");
-  await chooseRecording(encodeWav(samples, rateHz), { t: "recordingDone" });
+  return { samples, rateHz };
 }
 
 function showMicrophone(on) {

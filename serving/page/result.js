@@ -42,7 +42,8 @@ export function setUpResult(onFault) {
     radio.addEventListener("change", () => player.choose(radio.value === "mixture" ? 0 : player.tracks.length - 1));
   }
   $("loop").addEventListener("change", ({ target }) => player.loop(target.checked));
-  $("words").addEventListener("click", () => showWords().catch(onFault));
+  const words = () => showWords().catch((fault) => onFault(fault, words));
+  $("words").addEventListener("click", words);
   drawScale($("scale"));
 }
 
