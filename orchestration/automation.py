@@ -71,13 +71,15 @@ def _policy() -> str:
     )
 
 
-def decided(instance: dg.DagsterInstance, project: Project, scheduled: datetime | None = None) -> tuple[Decision, bool]:
-    """The policy's decision on the present state, kept; and whether it is another than the last one."""
+def decided(
+    instance: dg.DagsterInstance, project: Project, scheduled: datetime | None = None
+) -> tuple[Decision, bool, datetime]:
+    """The policy's decision on the present state, kept; whether it is another than the last one; and when."""
     paths, policy = project.paths, project.settings.retraining
     with decisions.turn(paths):
         state = evidence.gather(instance, project, scheduled)
         decision = decide(state, policy)
-        return decision, decisions.record(paths, decision, state.now)
+        return decision, decisions.record(paths, decision, state.now), state.now
 
 
 def request(decision: Decision, now: datetime) -> dg.RunRequest:
@@ -93,9 +95,9 @@ def request(decision: Decision, now: datetime) -> dg.RunRequest:
 
 @dg.sensor(job=retraining, minimum_interval_seconds=60, description=_policy())
 def retraining_policy(context: dg.SensorEvaluationContext, project: Project) -> dg.SensorResult:
-    decision, changed = decided(context.instance, project)
+    decision, changed, at = decided(context.instance, project)
     return dg.SensorResult(
-        run_requests=[request(decision, project.now())] if decision.start else [],
+        run_requests=[request(decision, at)] if decision.start else [],
         skip_reason=None if decision.start else decision.reason,
         asset_events=[_shown(project)] if changed else [],
         cursor=json.dumps(asdict(decision), ensure_ascii=False),
@@ -110,10 +112,10 @@ def retraining_policy(context: dg.SensorEvaluationContext, project: Project) -> 
 )
 def weekly_retraining(context: dg.ScheduleEvaluationContext, project: Project) -> dg.RunRequest | dg.SkipReason:
     tick = context.scheduled_execution_time.astimezone(UTC)
-    decision, changed = decided(context.instance, project, tick)
+    decision, changed, at = decided(context.instance, project, tick)
     if changed:
         context.instance.report_runless_asset_event(_shown(project))
-    return request(decision, project.now()) if decision.start else dg.SkipReason(decision.reason)
+    return request(decision, at) if decision.start else dg.SkipReason(decision.reason)
 
 
 def _shown(project: Project) -> dg.AssetMaterialization:

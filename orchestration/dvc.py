@@ -55,9 +55,11 @@ class DvcPipeline:
     def add(self, files: Callable[[], Sequence[Path]]) -> list[Path]:
         """Let DVC track the shards that a killed addition left whole, then those that `files` writes.
 
-        In this order, for `files` compares only with what is tracked. Returns what was left.
+        In this order, for `files` compares only with what is tracked, all of which has to be there. Returns what was
+        left.
         """
         with self._turn():
+            self._restore(self._added([f"raw@{modality}" for modality in MODALITIES]))
             left = [file for modality in MODALITIES for file in added.unfinished(self.paths, modality)]
             self._track(left)
             self._track(files())

@@ -16,7 +16,7 @@ from orchestration.dvc import DvcPipeline
 from orchestration.policy import Accuracy, PastRun, Report, State
 from orchestration.resources import Project
 
-RETRAINING = "retraining"
+RETRAINING, SAME = "retraining", "same"
 PENDING = timedelta(minutes=5)  # within which the daemon has surely made a run of what a sensor asked for
 RUNS = 50  # retrainings that are remembered; far more than any back-off looks at
 EVIDENCE, ASKED, OUTCOME, REASON, TRIGGER = (
@@ -94,7 +94,7 @@ def _asked_for(paths: Paths, runs: list[PastRun], now: datetime) -> list[PastRun
     for row in decisions.newest(paths, 10):
         asked = datetime.fromisoformat(row["at"])
         if row["start"] and asked not in known and now - asked < PENDING:
-            return [PastRun("asked for", asked, row["evidence"], "under way")]
+            return [PastRun("to come", asked, row["evidence"], "under way")]
     return []
 
 
@@ -130,9 +130,12 @@ def _tried(paths: Paths) -> list[dict[str, str]]:
 
 
 def new_labels(paths: Paths, known: Mapping[str, list[str]] | None) -> int:
-    """Items added or relabelled in shards that the champion was not made of."""
+    """Items added or relabelled in shards that the champion was not made of; 0 where one of them is not here yet."""
     from ml.sources import added
 
     seen = {name for names in (known or {}).values() for name in names}
-    rows = [row for modality in MODALITIES for row in added.history(paths, modality) if row["file"] not in seen]
+    try:
+        rows = [row for modality in MODALITIES for row in added.history(paths, modality) if row["file"] not in seen]
+    except UserError:
+        return 0
     return sum(int(row["added"]) + int(row["changed"]) for row in rows)

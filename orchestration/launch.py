@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContext
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, project_root
 from ml.files import turn_at
@@ -55,7 +56,7 @@ def materialize(root: Path) -> list[str]:
     launched: list[str] = []
     project = Project(root=str(root))
     with _alone(project), dg.DagsterInstance.get() as instance:
-        while due := due_assets(defs, instance, _changed_on_disk(project) | changed_additions(project, instance)):
+        while due := due_assets(defs, instance, _to_be_done(defs, project, instance)):
             if repeated := sorted({key.to_user_string() for key in due} & set(launched)):
                 raise UserError(f"{', '.join(repeated)}: still stale after a run; see `make ui` for the cause")
             _run(defs, instance, due)
@@ -132,6 +133,19 @@ def _changed_on_disk(project: Project) -> set[str]:
     return {name for name, file in files.items() if not file.exists()} | {
         datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages
     }
+
+
+def _to_be_done(defs: dg.Definitions, project: Project, instance: dg.DagsterInstance) -> set[str]:
+    return _changed_on_disk(project) | changed_additions(project, instance) | stopped_at(defs, instance)
+
+
+def stopped_at(defs: dg.Definitions, instance: dg.DagsterInstance) -> set[str]:
+    """Assets whose blocking check failed when it was last asked: what stopped a run stops the next one as well."""
+    graph = defs.resolve_asset_graph()
+    keys = [key for key in graph.asset_check_keys if graph.get(key).blocking]
+    last = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    failed = {key for key, record in last.items() if record.status == AssetCheckExecutionRecordStatus.FAILED}
+    return {key.asset_key.to_user_string() for key in failed}
 
 
 def changed_additions(project: Project, instance: dg.DagsterInstance) -> set[str]:

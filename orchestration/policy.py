@@ -45,7 +45,8 @@ class Report:
 class PastRun:
     """A retraining: when it was asked for, the evidence it answered, and how it ended.
 
-    outcome: "under way", "promoted", "kept" (the challenger lost), "failed", or "" where the run does not say.
+    outcome: "under way", "promoted", "kept" (it lost), "same" (it was the champion again), "failed", or "" where it
+    does not say.
     """
 
     run_id: str
@@ -197,7 +198,7 @@ def cooldown(policy: Retraining, lost: int) -> timedelta:
 def _lost_in_a_row(runs: Sequence[PastRun]) -> int:
     lost = 0
     for run in runs:
-        if run.outcome not in ("kept", "failed"):
+        if run.outcome not in ("kept", "failed", "same"):
             break
-        lost += 1
+        lost += run.outcome != "same"
     return lost

@@ -27,12 +27,16 @@ MODEL_LICENCE = "MIT, as this code; the licences of the data stand below"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a challenger; comparisons: item by item with the champion, empty where there was none."""
+    """What came of a challenger; comparisons: item by item with the champion, empty where there was none.
+
+    same: it was no challenger at all, but the champion once more.
+    """
 
     promoted: bool
     reason: str
     pointer: dict
     comparisons: tuple[dict, ...] = ()
+    same: bool = False
 
 
 def consider(project: Project, run: str = "") -> Outcome:
@@ -53,8 +57,11 @@ def consider(project: Project, run: str = "") -> Outcome:
         current = _reigning(paths)
     former, lost = _askable(paths, current, read_card(parts[2])["sample_rate_hz"])
     if current and former and current["digest"] == report["models"]:
-        return Outcome(False, "the candidates are the champion", current)
+        return Outcome(False, "the candidates are the champion", current, same=True)
     model, at = _described(report, parts), project.now().isoformat(timespec="seconds")
+    if current and former and all(current.get(key) == model[key] for key in ("weights", "made_of")):
+        why = "made of the same data, settings, seed and code as the champion, the candidates have the same weights"
+        return Outcome(False, why, current, same=True)
     if current and (why := stays_out(paths, model)):
         return _kept(paths, model, why, current, run, at)
     decision, answers = _judged(project, parts, former)

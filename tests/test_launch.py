@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import dagster as dg
 import pytest
 
+from ml.config import UserError
 from ml.files import turn_at
-from orchestration.launch import _alone, _run, due_assets
+from orchestration.assets.common import in_turn
+from orchestration.launch import _alone, _run, due_assets, stopped_at
 from orchestration.progress import progress_logger
 from orchestration.resources import CODE, Project
 
@@ -70,6 +73,58 @@ def test_no_asset_is_launched_twice_after_the_lineage_itself_changed():
         launched = [name for wave in waves(new, instance) for name in wave]
     assert sorted(launched) == sorted(set(launched)), launched
     assert {"raw", "model", "report", "champion"} <= set(launched)
+
+
+def test_what_a_blocking_check_stopped_at_is_due_again():
+    fine = []
+
+    @dg.asset
+    def data():
+        return dg.MaterializeResult(data_version=dg.DataVersion("same"))
+
+    @dg.asset_check(asset=data, blocking=True)
+    def sound():
+        return dg.AssetCheckResult(passed=bool(fine))
+
+    @dg.asset(deps=[data])
+    def model():
+        return dg.MaterializeResult(data_version=dg.DataVersion("same"))
+
+    defs = dg.Definitions(
+        [data, model],
+        asset_checks=[sound],
+        jobs=[dg.define_asset_job("lineage", selection=dg.AssetSelection.all())],
+        loggers={"progress": progress_logger},
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):  # the second time the data are fresh
+            due = due_assets(defs, instance, stopped_at(defs, instance))
+            assert [key.to_user_string() for key in due] == ["data", "model"]
+            with pytest.raises(UserError, match="stopped by failed checks: data: sound"):
+                _run(defs, instance, due)
+        fine.append(True)
+        _run(defs, instance, due_assets(defs, instance, stopped_at(defs, instance)))
+        assert due_assets(defs, instance, stopped_at(defs, instance)) == []
+
+
+def test_what_writes_models_waits_for_another_that_does(tmp_path):
+    project, lock = Project(root=str(tmp_path)), tmp_path / "var" / "models.lock"
+    (tmp_path / "params.yaml").symlink_to(CODE / "params.yaml")
+    held = []
+
+    @in_turn
+    def write(project: Project) -> None:
+        with pytest.raises(BlockingIOError), turn_at(lock, wait=False):
+            pass
+        held.append(True)
+
+    with ThreadPoolExecutor(1) as pool:
+        with turn_at(lock):
+            waiting = pool.submit(write, project=project)
+            wait([waiting], timeout=0.5)
+            assert not held
+        waiting.result(timeout=30)
+    assert held
 
 
 def test_an_interrupted_run_ends_as_stopped_and_not_as_a_fault_of_the_step():

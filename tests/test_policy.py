@@ -126,6 +126,12 @@ def test_a_challenger_that_won_ends_the_back_off():
     assert decide(replace(STATE, runs=(past(49, "kept"), *runs)), POLICY).start
 
 
+def test_a_retraining_that_gave_the_champion_again_neither_adds_to_the_back_off_nor_ends_it():
+    runs = (past(25, "same"), past(50, "kept"), past(200, "promoted"))
+    assert not decide(replace(STATE, runs=runs), POLICY).start
+    assert decide(replace(STATE, runs=(past(49, "same"), *runs[1:])), POLICY).start
+
+
 def test_evidence_that_a_retraining_answered_starts_no_other_but_a_failed_one_is_tried_again():
     first = decide(STATE, POLICY)
     answered = decide(replace(STATE, runs=(past(1000, "promoted", first.evidence),)), POLICY)

@@ -85,6 +85,7 @@ class DriftVerdict:
     corrections: dict[str, int] = field(default_factory=dict)
 
 
+MOST_ANSWERS = 5000
 Samples = dict[Feature, Sample]
 
 
@@ -96,6 +97,7 @@ def measure_drift(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Mon
     new. Holm's correction over all of them holds the chance of any false alarm at `monitoring.alpha`. Endpoints are
     compared with themselves: the reference is thinned to the window's mix of endpoints. An input that came more than
     once counts once on either side. Where a model other than the reference's answered, only the facts are compared.
+    Of more than MOST_ANSWERS in the window so many are drawn: what differs shows in them, and more would take hours.
 
     Raises UserError where alpha is not between 0 and 1.
     """
@@ -104,6 +106,8 @@ def measure_drift(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Mon
     unreadable = tuple(window.attrs.get("unreadable", ()))
     window = measured(window)
     verdict = DriftVerdict("not_enough_data", len(reference), len(window), monitoring.alpha, unreadable=unreadable)
+    if len(window) > MOST_ANSWERS:
+        window = window.sample(MOST_ANSWERS, random_state=seed).sort_index()
     comparison = _Comparison(reference, window, monitoring.alpha, max(monitoring.min_window, 2), seed)
     if len(window) < comparison.enough:
         reason = f"{len(window)} answers in the window, expected at least {comparison.enough}"

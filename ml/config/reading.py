@@ -29,9 +29,12 @@ CHOICES = {
     "data.source": SOURCES,
     "training.budget": BUDGETS,
     "training.device": ("auto", "cpu", "cuda"),
-    "image_classifier.optimizer": OPTIMIZERS,
 }
-POSITIVE = ("serving.workers", "serving.deadline_s", "alerts.timeout_s", "data.shard_rows")
+POSITIVE = (
+    *("serving.workers", "serving.deadline_s", "alerts.timeout_s"),
+    *("data.shard_rows", "data.validation_share", "data.gate_share"),
+)
+SHARES = ("validation_share", "gate_share", "test_share")  # of the data; what they leave is learnt from
 AT_LEAST_ONE = (  # wherever they stand
     *("batch_size", "detector_batch_size", "channels", "blocks"),
     *("quick", "medium", "full", "bootstrap"),
@@ -94,6 +97,8 @@ def _build(kind: type, tree: object, where: str, file: str):
     for least, most in ORDERED:
         if least in values and (got := values[least]) > values[most]:
             raise UserError(f"{file}: {where}{least}: expected at most {most}, {values[most]:g}, got {got:g}")
+    if values.keys() >= set(SHARES) and sum(values[name] for name in SHARES) >= 1:
+        raise UserError(f"{file}: {where}{' + '.join(SHARES)}: expected less than 1; the rest is learnt from")
     return kind(**values)
 
 

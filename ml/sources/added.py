@@ -155,7 +155,7 @@ def _tracked(shard: Path) -> Path:
 
 def _holds(place: Path, modality: str) -> bool:
     if archives.is_archive(place):
-        return any(modality in member.parts[:2] for member in archives.members(place))
+        return any(folder.modality_of(member.parts[:-1]) == modality for member in archives.members(place))
     return (place / modality).exists()
 
 

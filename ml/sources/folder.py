@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml.config import UserError
+from ml.config import MODALITIES, UserError
 from ml.sources import archives
 from ml.sources.shards import Item, Listing
 
@@ -184,12 +184,17 @@ def _is_data(name: str) -> bool:
 # --------------------------------------------------------------------------------------------------------- archives
 
 
+def modality_of(folders: Sequence[str]) -> str | None:
+    """Whether a member of an archive in these folders is of the images or the audio; a label may be called so too."""
+    return next((name for name in folders[:2] if name in MODALITIES), None)
+
+
 def _in_archive(place: Path, modality: str) -> list[Found]:
     """The members below images/ or audio/, at the top of the archive or in one folder there."""
     found, kind = [], place.stat()
     for member in archives.members(place):
         above, below = member.parts[:-1], member.parts
-        if not all(map(_is_data, below)) or modality not in above[:2]:
+        if not all(map(_is_data, below)) or modality_of(above) != modality:
             continue
         inside = below[below.index(modality) + 1 :]
         where = f"{place}: {member.name}"

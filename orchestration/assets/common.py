@@ -2,13 +2,20 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import dagster as dg
+from dagster._utils.schedules import is_valid_cron_schedule
 
 from ml.config import UserError, load_settings
+from ml.files import turn_at
 from orchestration.resources import Project
 
 SETTINGS = load_settings()
+CRONS = {"monitoring.drift_cron": SETTINGS.monitoring.drift_cron, "retraining.cron": SETTINGS.retraining.cron}
+for name, cron in CRONS.items():
+    if not is_valid_cron_schedule(cron):
+        raise UserError(f"params.yaml: {name}: expected a cron schedule such as '0 3 * * 0', got {cron!r}")
 
 
 def plainly(function: Callable) -> Callable:
@@ -20,6 +27,24 @@ def plainly(function: Callable) -> Callable:
             return function(*arguments, **named)
         except UserError as fault:
             raise dg.Failure(description=str(fault), allow_retries=False) from None
+
+    return asset
+
+
+def in_turn(function: Callable) -> Callable:
+    """One run at a time writes models and reports in this folder, whether `make run` or Dagster started it."""
+
+    @functools.wraps(function)
+    def asset(*arguments, **named):
+        (project,) = (one for one in (*arguments, *named.values()) if isinstance(one, Project))
+        lock = project.paths.var / "models.lock"
+        with ExitStack() as held:
+            try:
+                held.enter_context(turn_at(lock, wait=False))
+            except BlockingIOError:
+                dg.get_dagster_logger().info("another run is writing models here; this one waits until it is done")
+                held.enter_context(turn_at(lock))
+            return function(*arguments, **named)
 
     return asset
 

@@ -118,6 +118,9 @@ def dataset_metadata(paths: Paths, modality: str) -> dict:
     """Items per split and class, the rule that split them, shapes or rate, and what was set aside."""
     import pyarrow.parquet as pq
 
+    from data_checks.card import write_card
+
+    write_card(paths)  # which counts the splits
     folder = paths.prepared(modality)
     meta = json.loads((folder / "meta.json").read_text())
     index = pq.read_table(folder / "index.parquet", columns=["label", "split"]).to_pydict()

@@ -12,10 +12,10 @@ from pydantic import Field
 from ml.config import MODALITIES, SPEECH_KINDS, Paths
 from ml.sources import added
 from orchestration import previews, reigns
-from orchestration.assets.common import SETTINGS, plainly, provenance
+from orchestration.assets.common import SETTINGS, in_turn, plainly, provenance
 from orchestration.champion import KEPT, PROMOTED, roll_back
 from orchestration.champion import reigns as reigns_of
-from orchestration.evidence import OUTCOME
+from orchestration.evidence import OUTCOME, SAME
 from orchestration.promotion import Outcome, consider
 from orchestration.resources import Project, digest, source_digest
 
@@ -40,6 +40,7 @@ CANDIDATES = ["image_classifier", *(["speech_classifier", kind] for kind in SPEE
     ),
 )
 @plainly
+@in_turn
 def evaluation_report(context: dg.AssetExecutionContext, project: Project) -> dg.MaterializeResult:
     import pandas as pd
     import pyarrow.parquet as pq
@@ -142,7 +143,7 @@ def champion(context: dg.AssetExecutionContext, project: Project, config: Appoin
     run = context.run.run_id
     outcome = _rolled_back(project, config, run) if config.roll_back_to else consider(project, run)
     context.log.info(outcome.reason)
-    context.instance.add_run_tags(run, {OUTCOME: PROMOTED if outcome.promoted else KEPT})
+    context.instance.add_run_tags(run, {OUTCOME: PROMOTED if outcome.promoted else SAME if outcome.same else KEPT})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(outcome.pointer["digest"]),
         metadata=provenance(project)
@@ -159,8 +160,6 @@ def champion(context: dg.AssetExecutionContext, project: Project, config: Appoin
 
 
 def _rolled_back(project: Project, config: Appointment, run: str) -> Outcome:
-    from orchestration.promotion import Outcome
-
     to = None if config.roll_back_to == "previous" else config.roll_back_to
     at = project.now().isoformat(timespec="seconds")
     pointer = roll_back(project.paths, config.reason or "", to, run, at)

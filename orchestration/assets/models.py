@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ml.config import BUDGETS, OPTIMIZERS, SPEECH_KINDS, ImageRecipe, PerBudget, Recipe, Training, UserError
 from orchestration import previews
-from orchestration.assets.common import SETTINGS, plainly, provenance
+from orchestration.assets.common import SETTINGS, in_turn, plainly, provenance
 from orchestration.resources import Project, digest, source_digest
 
 R = TypeVar("R", bound=Recipe)
@@ -56,6 +56,7 @@ class TrainingConfig(dg.Config):
     ),
 )
 @plainly
+@in_turn
 def image_classifier(
     context: dg.AssetExecutionContext, project: Project, config: TrainingConfig
 ) -> dg.MaterializeResult:
@@ -83,6 +84,7 @@ def _speech_asset(kind: str) -> dg.AssetsDefinition:
         ),
     )
     @plainly
+    @in_turn
     def classifier(context: dg.AssetExecutionContext, project: Project, config: TrainingConfig) -> dg.MaterializeResult:
         from ml import datasets, training
 
@@ -110,6 +112,7 @@ def _speech_asset(kind: str) -> dg.AssetsDefinition:
     ),
 )
 @plainly
+@in_turn
 def speech_extractor(
     context: dg.AssetExecutionContext, project: Project, config: TrainingConfig
 ) -> dg.MaterializeResult:

@@ -82,7 +82,7 @@ class Story:
 
     def decide(self) -> bool:
         """Let the policy decide; run the retraining that it asks for. Whether it asked for one."""
-        decision, _ = automation.decided(self.instance, self.project)
+        decision, *_ = automation.decided(self.instance, self.project)
         self.tell(f"policy: {'retrain' if decision.start else 'no retraining'}: {decision.reason}")
         if decision.start:
             asked = automation.request(decision, self.project.now())
