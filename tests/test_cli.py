@@ -323,6 +323,15 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(root, files):
         assert (process.wait(60), process.stderr.read()) == (141, b"")
 
 
+def test_a_name_that_is_no_text_goes_out_as_it_is(root, files, tmp_path):
+    (tmp_path / os.fsdecode(b"\xc4\xe3.wav")).write_bytes(tones.wav("down"))
+    environment = {**os.environ, "SEEHEAR_ROOT": str(root), "PYTHONPATH": str(CODE), "LC_ALL": "en_US.UTF-8"}
+    environment["PYTHONIOENCODING"] = "utf-8:strict"  # as in a locale of words, where names are not let through
+    done = subprocess.run(command("search", "down.png", str(tmp_path)), cwd=files, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\xc4\xe3.wav" in done.stdout
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_extraction_leaves_what_was_there(number, code, root, files, tmp_path):
     sound = np.tile(tones.recording("down", "across"), 1800)  # an hour

@@ -205,6 +205,16 @@ def test_of_a_service_too_busy_to_measure_all_the_sample_that_it_measured_is_com
     assert (verdict.state, verdict.n_window) == ("no_drift", 300)
 
 
+def test_of_a_very_long_window_so_many_answers_are_drawn_and_all_are_counted(reference, monkeypatch):
+    monkeypatch.setattr("data_checks.drift.verdict.MOST_ANSWERS", 200)
+    long = make_log(1500, 7, World(gain_db=-12))
+    found, of_the_drawn = (
+        measure_drift(reference, window, MONITORING) for window in (long, long.sample(200, random_state=0).sort_index())
+    )
+    assert (found.n_window, found.state) == (1500, "drift")
+    assert found.findings == of_the_drawn.findings
+
+
 def test_windows_together_are_held_to_a_fifth_of_alpha(reference):
     assert measure_together(reference, make_log(300, 5), MONITORING).alpha == pytest.approx(MONITORING.alpha / 5)
 
