@@ -140,12 +140,13 @@ def _to_be_done(defs: dg.Definitions, project: Project, instance: dg.DagsterInst
 
 
 def stopped_at(defs: dg.Definitions, instance: dg.DagsterInstance) -> set[str]:
-    """Assets whose blocking check failed when it was last asked: what stopped a run stops the next one as well."""
+    """Assets whose blocking check did not pass when it was last asked, failed or broke off: what stopped a run stops
+    the next one as well."""
     graph = defs.resolve_asset_graph()
     keys = [key for key in graph.asset_check_keys if graph.get(key).blocking]
     last = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    failed = {key for key, record in last.items() if record.status == AssetCheckExecutionRecordStatus.FAILED}
-    return {key.asset_key.to_user_string() for key in failed}
+    passed = AssetCheckExecutionRecordStatus.SUCCEEDED
+    return {key.asset_key.to_user_string() for key, record in last.items() if record.status != passed}
 
 
 def changed_additions(project: Project, instance: dg.DagsterInstance) -> set[str]:

@@ -75,7 +75,8 @@ def test_no_asset_is_launched_twice_after_the_lineage_itself_changed():
     assert {"raw", "model", "report", "champion"} <= set(launched)
 
 
-def test_what_a_blocking_check_stopped_at_is_due_again():
+@pytest.mark.parametrize("breaks", [False, True])
+def test_what_a_blocking_check_stopped_at_is_due_again(breaks):
     fine = []
 
     @dg.asset
@@ -84,6 +85,8 @@ def test_what_a_blocking_check_stopped_at_is_due_again():
 
     @dg.asset_check(asset=data, blocking=True)
     def sound():
+        if breaks and not fine:
+            raise UserError("cannot be asked")
         return dg.AssetCheckResult(passed=bool(fine))
 
     @dg.asset(deps=[data])
@@ -100,7 +103,9 @@ def test_what_a_blocking_check_stopped_at_is_due_again():
         for _ in range(2):  # the second time the data are fresh
             due = due_assets(defs, instance, stopped_at(defs, instance))
             assert [key.to_user_string() for key in due] == ["data", "model"]
-            with pytest.raises(UserError, match="stopped by failed checks: data: sound"):
+            with pytest.raises(
+                UserError, match="cannot be asked" if breaks else "stopped by failed checks: data: sound"
+            ):
                 _run(defs, instance, due)
         fine.append(True)
         _run(defs, instance, due_assets(defs, instance, stopped_at(defs, instance)))

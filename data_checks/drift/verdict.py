@@ -97,7 +97,7 @@ def measure_drift(reference: pd.DataFrame, window: pd.DataFrame, monitoring: Mon
     new. Holm's correction over all of them holds the chance of any false alarm at `monitoring.alpha`. Endpoints are
     compared with themselves: the reference is thinned to the window's mix of endpoints. An input that came more than
     once counts once on either side. Where a model other than the reference's answered, only the facts are compared.
-    Of more than MOST_ANSWERS in the window so many are drawn: what differs shows in them, and more would take hours.
+    Of more than MOST_ANSWERS in the window so many are drawn, for memory grows with them times the reference's.
 
     Raises UserError where alpha is not between 0 and 1.
     """

@@ -29,8 +29,7 @@ def roomy_samples(speech: SpeechSet, scene_s: float) -> int:
     """Length of a scene of three words, any of which may be of any label: as `scene_samples`, and longer where even the
     shortest clip of some label needs it beside two others."""
     shortest = [int(speech.lengths[speech.labels == label].min()) for label in np.unique(speech.labels)]
-    typical = float(np.percentile(speech.lengths, 90)) if len(speech) else 0.0
-    return max(scene_samples(speech, scene_s), int(max(shortest, default=0) + 2 * typical))
+    return max(scene_samples(speech, scene_s), max(shortest, default=0) + scene_samples(speech, 0, words=2))
 
 
 def scene_samples(speech: SpeechSet, scene_s: float, words: float = 3) -> int:
