@@ -415,10 +415,37 @@ def test_what_the_microphone_hears_is_recorded_uncompressed_and_answered(open_pa
     assert answer["present"], "it is there, and heard"
 
 
+def test_one_microphone_is_opened_and_it_ends_with_what_is_chosen_instead(open_page):
+    page = open_page(permissions=["microphone"])
+    page.evaluate("""() => {
+        const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        window.tracks = [];
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            const stream = await given(wanted);
+            window.tracks.push(...stream.getTracks());
+            return stream;
+        };
+    }""")
+    states = "window.tracks.map((track) => track.readyState).join()"
+    page.evaluate("for (const _ of [1, 2]) document.getElementById('record').click()")
+    page.wait_for_selector("#recording-note >> text=/Recording… [1-9]/")
+    assert page.evaluate(states) == "live"
+    answer_to(page, lambda: page.click("#examples button >> nth=1"))
+    page.wait_for_selector("#recording-note >> text=Example 1")
+    assert page.evaluate(states) == "ended"
+    page.click("#record")
+    page.wait_for_selector("#recording-note >> text=/Recording… [1-9]/")
+    page.check("input[name=source][value=mix]", force=True)
+    until(page, f"{states} === 'ended,ended'")
+    page.check("input[name=source][value=own]", force=True)
+    page.wait_for_selector("#recording-note >> text=Your recording")
+
+
 def test_a_microphone_that_is_not_allowed_is_one_clear_line(page):
     page.click("#record")
     page.wait_for_selector("#message.bad >> text=The microphone was not allowed")
     assert page.inner_text("#record") == "Record"
+    assert page.is_hidden("#again"), "it would ask about something else"
 
 
 def test_a_correction_reaches_the_feedback_log(page, paths):
