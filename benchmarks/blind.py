@@ -29,7 +29,7 @@ def blind_separator(speech: SpeechSet, settings: Settings, folder: Path) -> Sepa
     run = loop.plan_run("blind_separator", recipe, settings.training, {"audio": speech.digest}, folder)
     run = loop.half_precision(run)
     if not (out / models.CARD).is_file() or models.read_card(out)["run"] != run.digest:
-        _train(run, speech, out, recipe.extracting_channels.of(settings.training.budget))
+        _train(run, speech, out, recipe.body(settings.training.budget))
     model, _ = load_extractor(out)
 
     @torch.no_grad()
@@ -39,10 +39,9 @@ def blind_separator(speech: SpeechSet, settings: Settings, folder: Path) -> Sepa
     return separate
 
 
-def _train(run: loop.Run, speech: SpeechSet, out: Path, extracting_channels: int) -> None:
+def _train(run: loop.Run, speech: SpeechSet, out: Path, body: dict[str, int]) -> None:
     train, recipe = speech.where("train"), run.recipe
-    arguments = {"labels": list(SOUNDS), "sample_rate_hz": speech.sample_rate_hz}
-    arguments |= {"channels": recipe.channels, "extracting_channels": extracting_channels, "blocks": recipe.blocks}
+    arguments = {"labels": list(SOUNDS), "sample_rate_hz": speech.sample_rate_hz, **body}
     with loop.seeded(run.seed):
         model = Extractor(**arguments)
     bank = scenes.clip_bank(train, run.device, scenes.speeds_within(recipe.speed_change))

@@ -50,8 +50,8 @@ class _RecurrentExtractor(Extractor):
 
     layer: type[nn.RNNBase]
 
-    def __init__(self, labels, sample_rate_hz: int, channels: int, blocks: int, extracting_channels: int | None = None):
-        super().__init__(labels, sample_rate_hz, channels, blocks, extracting_channels)
+    def __init__(self, labels, sample_rate_hz: int, channels: int, *body: int, **named_body: int):
+        super().__init__(labels, sample_rate_hz, channels, *body, **named_body)
         self.listening = nn.ModuleList([self._like(self.listening, channels)])
         wide = self.mask.in_channels
         self.extracting = nn.ModuleList([self._like(self.extracting, wide, len(self.labels))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,10 @@ class Extractor(nn.Module):
     and says where its words lie, so that a scene teaches it about all of them at once. The second sees the mixture
     once more beside what the first made of it, is told by FiLM in every block (arXiv 1709.07871) what the picture asks
     for, and by the first where that was heard; it ends in a bounded complex mask on the mixture's spectrum (window
-    32 ms, hop 16 ms, square-root Hann). It may be wider than the first: `extracting_channels`. Nothing global
-    enters but one gain for the whole recording, and presence is the soft maximum of a frame score, so a long
-    recording may be cut into pieces that overlap by `context_frames` and give the same answer.
+    32 ms, hop 16 ms, square-root Hann). It may be wider and deeper than the first: `extracting_channels`,
+    `extracting_blocks`. Once trained, it takes the mean of so many `looks`, each with its frames a little later: their
+    errors differ. Nothing global enters but one gain for the whole recording, and presence is the soft maximum of a
+    frame score, so a long recording may be cut into pieces that overlap by `context_frames` and give the same answer.
     """
 
     window: Tensor
@@ -59,17 +61,20 @@ class Extractor(nn.Module):
         channels: int,
         blocks: int,
         extracting_channels: int | None = None,
+        extracting_blocks: int | None = None,
+        looks: int = 1,
     ):
         super().__init__()
-        wide = extracting_channels or channels
+        wide, half = extracting_channels or channels, (blocks + 1) // 2
+        blocks = blocks if extracting_blocks is None else half + extracting_blocks
         self.labels, self.sample_rate_hz = tuple(labels), sample_rate_hz
         self.hop_samples = round(0.016 * sample_rate_hz)
         self.window_samples = 2 * self.hop_samples
         self.register_buffer("window", torch.hann_window(self.window_samples).sqrt(), persistent=False)
         self.bins, known = self.hop_samples + 1, len(self.labels)
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
-        half = (blocks + 1) // 2
-        self.context_frames = sum(dilations) + 2  # to each side of a frame that its answer depends on
+        self.shifts = [self.hop_samples * look // looks for look in range(looks)]
+        self.context_frames = sum(dilations) + 3  # to each side of a frame that its answer depends on
         self.encode = nn.Conv1d(3 * self.bins, channels, 1)
         with torch.no_grad():
             self.encode.weight[:, : self.bins] *= 3**0.5
@@ -94,7 +99,16 @@ class Extractor(nn.Module):
         mixture that each query asks of, which is listened to once; one query of each in turn where it is None.
         """
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
-        spectrum = self.transform(mixture * gain[:, None])  # (b, bins, frames), complex
+        about = torch.arange(len(mixture), device=mixture.device) if about is None else about
+        shifts = self.shifts[:1] if self.training else self.shifts
+        level = mixture * gain[:, None]
+        looks = [self.look(nn.functional.pad(level, (shift, 0)), query, about) for shift in shifts]
+        estimates = [look.estimate[:, shift:] for look, shift in zip(looks, shifts, strict=True)]
+        return dataclasses.replace(looks[0], estimate=torch.stack(estimates).mean(0) / gain[about, None])
+
+    def look(self, mixture: Tensor, query: Tensor, about: Tensor) -> ExtractorOutput:
+        """`forward` of a mixture (b, samples) at its gain, with the estimate at it as well."""
+        spectrum = self.transform(mixture)  # (b, bins, frames), complex
         seen = self.features(spectrum)  # (b, 3 bins, frames)
         states = self.encode(seen)  # (b, channels, frames)
         for block in self.listening:
@@ -102,13 +116,12 @@ class Extractor(nn.Module):
         word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
         word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
         word_presence = soft_maximum(word_scores)  # (b, labels)
-        about = torch.arange(len(mixture), device=mixture.device) if about is None else about
         places = places_asked_for(query, word_places[about])  # (q, 4, frames)
         states = self.enter(torch.cat((states, seen), dim=1))[about] + self.locate(torch.sigmoid(places[:, 3:]))
         for block in self.extracting:
             states = block(states, query)
-        estimate = self.invert(spectrum[about] * self.bounded_mask(states), mixture.shape[1]) / gain[about, None]
-        presence = asked_for(query, word_presence[about, :, None])[:, 0]  # (q,)
+        estimate = self.invert(spectrum[about] * self.bounded_mask(states), mixture.shape[1])  # (q, samples)
+        presence = asked_for(query, word_presence[about, :, None])[:, 0]
         return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
 
     def frames(self, samples: int) -> int:

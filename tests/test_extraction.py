@@ -56,6 +56,22 @@ def test_the_level_of_a_recording_scales_the_estimate_and_nothing_else():
     assert torch.allclose(loud.presence_logits, quiet.presence_logits, atol=1e-3)
 
 
+def test_looks_are_taken_at_even_shares_of_a_hop_and_only_by_a_trained_extractor():
+    one, mixture, query = extractor(), mixtures(), queries()
+    torch.manual_seed(0)
+    four = extraction.Extractor(LABELS, RATE_HZ, channels=24, blocks=3, looks=4).eval()
+    estimates = [
+        one(torch.nn.functional.pad(mixture, (shift, 0)), query, extraction.recording_gain(mixture, 128)).estimate
+        for shift in (0, 16, 32, 48)
+    ]
+    apart = [estimate[:, -3000:] for estimate in estimates]
+    answer = four(mixture, query)
+    assert torch.allclose(answer.estimate, sum(apart) / 4, atol=1e-6)
+    assert not torch.allclose(answer.estimate, apart[0], atol=1e-4)
+    assert torch.equal(answer.places, one(mixture, query).places)
+    assert torch.equal(four.train()(mixture, query).estimate, one(mixture, query).estimate)
+
+
 def test_a_long_recording_in_overlapping_pieces_gives_the_same_answer():
     model, mixture, query = extractor(), mixtures(1, 64 * 100), queries(1)
     gain = extraction.recording_gain(mixture, model.window_samples)

@@ -107,8 +107,9 @@ def test_without_figures_the_page_says_that_nothing_was_measured(tmp_path):
 def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
     speech, chosen = toy_models.toy_speech(), load_settings()
     recipe = ExtractorRecipe(
-        *(PerBudget(80, 80, 80), 16, 0.01, 0.0, "adamw", 24, PerBudget(24, 24, 24)),
-        *(2, 0.4, 0.15, 0),  # blocks, scene_s, speed_change, extra_voices
+        *(PerBudget(80, 80, 80), 16, 0.01, 0.0, "adamw", 24, 2),
+        *(PerBudget(24, 24, 24), PerBudget(1, 1, 1), PerBudget(1, 1, 1)),  # channels, blocks that extract, looks
+        *(0.4, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip
     chosen = dataclasses.replace(chosen, speech_extractor=recipe)
     separate = blind.blind_separator(speech, chosen, tmp_path)

@@ -187,13 +187,14 @@ def test_the_surest_word_is_held_until_it_is_told(block):
 def test_deep_extractors_answer_by_pieces_as_on_the_whole(tmp_path, monkeypatch, extra):
     monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 3000)
     torch.manual_seed(3)
-    model = Extractor(LABELS, RATE_HZ, channels=12, blocks=8).eval()
+    body = {"channels": 12, "blocks": 8, "extracting_blocks": 6, "looks": 3}
+    model = Extractor(LABELS, RATE_HZ, **body).eval()
     with torch.no_grad():  # so far from the identity that the farthest frames matter
         for block in (*model.listening, *model.extracting):
             block.mix.weight.mul_(5)
             block.convolve.weight.mul_(2)
     card = {"kind": "speech_extractor"}
-    card["arguments"] = {"labels": list(LABELS), "sample_rate_hz": RATE_HZ, "channels": 12, "blocks": 8}
+    card["arguments"] = {"labels": list(LABELS), "sample_rate_hz": RATE_HZ, **body}
     save_model(tmp_path / "extractor", model, card)
     mixture = noise(4 * RATE_HZ + extra) * np.linspace(0.01, 3, 4 * RATE_HZ + extra, dtype=np.float32)
     query = np.array([0.7, 0.2, 0.05], np.float32)

@@ -21,8 +21,9 @@ from ml.training.batches import AHEAD, Shuffle
 
 CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(
-    *(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, PerBudget(32, 32, 32)),
-    *(2, 0.8, 0.15, 0),  # blocks, scene_s, speed_change, extra_voices
+    *(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, 2),
+    *(PerBudget(32, 32, 32), PerBudget(1, 1, 1), PerBudget(1, 1, 1)),  # channels, blocks that extract, looks
+    *(0.8, 0.15, 0),  # scene_s, speed_change, extra_voices
 )  # fmt: skip
 
 
@@ -337,23 +338,24 @@ def test_the_extractor_learns_and_its_thresholds_stand_in_the_card(speech, image
     assert loaded.labels == CLASSES
 
 
-def test_a_checkpoint_of_another_width_is_not_gone_on_with(speech, images, image_dir, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_size_is_not_gone_on_with(speech, images, image_dir, tmp_path, monkeypatch):
     def ended(run, model, *_):
-        found.append((run.digest, model.mask.in_channels))
+        found.append((run.digest, (model.mask.in_channels, len(model.extracting), len(model.shifts))))
         raise Crash
 
-    found: list[tuple[str, int]] = []
+    found: list[tuple[str, tuple[int, int, int]]] = []
     monkeypatch.setattr(separation, "fit", ended)
-    how = dataclasses.replace(EXTRACTOR, extracting_channels=PerBudget(24, 24, 40))
+    sizes = {"extracting_channels": PerBudget(24, 24, 40), "extracting_blocks": PerBudget(1, 1, 3)}
+    how = dataclasses.replace(EXTRACTOR, **sizes, looks=PerBudget(1, 1, 2))
     for budget in ("quick", "medium", "full"):
         with pytest.raises(Crash):
             training.train_speech_extractor(
                 *(speech, image_dir, images, how, dataclasses.replace(CPU, budget=budget)),
                 *(tmp_path / "m", tmp_path / "c", False),
             )
-    (quick, narrow), medium, (full, wide) = found
-    assert (quick, narrow) == medium
-    assert (narrow, wide) == (24, 40)
+    (quick, small), medium, (full, large) = found
+    assert (quick, small) == medium
+    assert (small, large) == ((24, 1, 1), (40, 3, 2))
     assert quick != full
 
 
@@ -516,7 +518,8 @@ out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
 training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
 training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
 small = ExtractorRecipe(
-    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, PerBudget(8, 8, 8), 1, scene_s=0.8, speed_change=0.15, extra_voices=0
+    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), PerBudget(1, 1, 1), PerBudget(1, 1, 1),
+    scene_s=0.8, speed_change=0.15, extra_voices=0,
 )  # fmt: skip
 training.train_speech_extractor(
     toy_speech(), out / "image", toy_images(), small, how, out / "extractor", out / "notes", False

@@ -100,8 +100,9 @@ def toy_candidates(out: Path) -> Path:
         target = out / "speech_classifier" / kind
         training.train_speech_classifier(kind, speech, speech_recipe(60, 12), how, target, notes, False)
     small = ExtractorRecipe(
-        *(PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, PerBudget(24, 24, 24)),
-        *(8, 1.0, 0.15, 0),  # blocks, scene_s, speed_change, extra_voices
+        *(PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, 8),
+        *(PerBudget(24, 24, 24), PerBudget(4, 4, 4), PerBudget(1, 1, 1)),  # channels, blocks that extract, looks
+        *(1.0, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip
     image, target = out / "image_classifier", out / "speech_extractor"
     training.train_speech_extractor(speech, image, images, small, how, target, notes, False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_checks.drift.samples import NOTHING_KNOWN, Feature, Sample
-from data_checks.drift.two_samples import at_unit_length, cliffs_delta, novelty, squared_distances
+from data_checks.drift.two_samples import cliffs_delta, directions, novelty, squared_distances
 
 FOLLOWS = ", which follows from the changed mix of labels"
 NEW = {  # what arrives where the new items are alike, and where they are of all kinds
@@ -27,7 +27,7 @@ LARGE = (
 )
 FAR_QUANTILE = 0.98  # of the reference's own distances; what lies beyond it counts as far off
 EXPECTED = 1 - FAR_QUANTILE
-ALIKE = 0.87  # far items are one class where their distances are below this share of the reference's
+ALIKE = 0.88  # far items are one class where their distances are below this share of the reference's
 ITEMS = 5  # named with every finding
 
 
@@ -96,15 +96,15 @@ def _fell(feature: Feature, sample: Sample) -> bool:
 
 def far_items(sample: Sample) -> Far:
     own, distances = novelty(sample.before, sample.after)
-    far = sample.after[distances > np.quantile(own, FAR_QUANTILE)]
+    before, after = directions(sample.before, sample.after)
+    far = after[distances > np.quantile(own, FAR_QUANTILE)]
     if len(far) < 3:
-        return Far(len(far) / len(sample.after), 1.0)
-    return Far(len(far) / len(sample.after), _typical_distance(far) / max(_typical_distance(sample.before), 1e-12))
+        return Far(len(far) / len(after), 1.0)
+    return Far(len(far) / len(after), _typical_distance(far) / max(_typical_distance(before), 1e-12))
 
 
 def _typical_distance(vectors: np.ndarray) -> float:
-    unit = at_unit_length(vectors)
-    return float(np.median(np.sqrt(squared_distances(unit, unit)[np.triu_indices(len(unit), 1)])))
+    return float(np.median(np.sqrt(squared_distances(vectors, vectors)[np.triu_indices(len(vectors), 1)])))
 
 
 def _look(feature: Feature, sample: Sample) -> str:

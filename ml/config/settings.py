@@ -109,11 +109,18 @@ class ImageRecipe(Recipe):
 class ExtractorRecipe(Recipe):
     """speed_change: how much faster or slower words are played in its scenes, at most, as a share."""
 
-    extracting_channels: PerBudget
     blocks: int
+    extracting_channels: PerBudget
+    extracting_blocks: PerBudget
+    looks: PerBudget
     scene_s: float
     speed_change: float
     extra_voices: float
+
+    def body(self, budget: str) -> dict[str, int]:
+        """The extractor's own arguments at this budget."""
+        varying = ("extracting_channels", "extracting_blocks", "looks")
+        return {"channels": self.channels, "blocks": self.blocks} | {k: getattr(self, k).of(budget) for k in varying}
 
 
 @dataclass(frozen=True)

@@ -160,9 +160,8 @@ def _provenance(settings: Settings, predictor: Predictor, speech: Mapping[str, M
 def _effective(card: Mapping) -> dict:
     """The settings a model was trained with, which one run may have set otherwise than params.yaml."""
     own = {"steps": card.get("steps"), "seed": card.get("seed")}
-    if width := card["arguments"].get("extracting_channels"):
-        own["extracting_channels"] = width
-    return {**card.get("recipe", {}), **own}
+    size = {name: value for name, value in card["arguments"].items() if isinstance(value, int)}
+    return {**card.get("recipe", {}), **size, **own}
 
 
 def _speech(predictors: Predictors, test: Mapping[str, Answers], speech: SpeechSet, chosen: str) -> dict:

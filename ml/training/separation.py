@@ -50,14 +50,11 @@ def train_speech_extractor(
     data = {"audio": speech.digest, "images": images.digest, "image_classifier": image_card["digests"][models.WEIGHTS]}
     data |= {"extra_voices": extra.digest} if extra else {}
     run = half_precision(plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps))
-    wide = recipe.extracting_channels.of(training.budget)
-    run = dataclasses.replace(run, identity={**run.identity, "extracting_channels": wide})
+    run = dataclasses.replace(run, identity={**run.identity, **recipe.body(training.budget)})
     labels = extraction.shared_labels(image_card["classes"], speech.classes)
     if len(labels) < 2:
         raise UserError(f"{run.name}: {len(labels)} labels are both pictured and spoken; expected at least 2")
-    arguments = {"labels": list(labels), "sample_rate_hz": speech.sample_rate_hz}
-    arguments |= {"channels": recipe.channels, "blocks": recipe.blocks}
-    arguments |= {"extracting_channels": wide}
+    arguments = {"labels": list(labels), "sample_rate_hz": speech.sample_rate_hz, **recipe.body(training.budget)}
     with seeded(run.seed):
         model = body(**arguments)
     train, held = required(speech, "train", run.name), required(speech, "validation", run.name)
