@@ -345,7 +345,7 @@ def test_permutation_tests_keep_their_level_where_nothing_changed():
         label_mix(rng.choice(list("abcd"), 80), rng.choice(list("abcd"), 40), 200, rng).p_value for _ in range(400)
     ]
     numbers = [mean_shift(rng.exponential(size=60), rng.exponential(size=40), 200, rng).p_value for _ in range(400)]
-    news = [novel_items(rng.normal(size=(80, 5)), rng.normal(size=(40, 5))).p_value for _ in range(400)]
+    news = [novel_items(rng.normal(size=(80, 5)), rng.normal(size=(40, 5)), 200, rng).p_value for _ in range(400)]
     for level in (0.05, 0.2, 0.5):
         spread = (level * (1 - level) / 400) ** 0.5
         for p_values in (vectors, numbers):

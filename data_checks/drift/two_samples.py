@@ -11,7 +11,7 @@ from scipy import stats
 
 EXCEEDANCES = 30  # a permutation test stops once so many shuffles reached the observed statistic
 NEIGHBOURS = 3
-FARTHEST = 0.03  # of both samples; what is new is looked for among them
+FARTHEST = 0.1  # of both samples; what is new is looked for among them
 BLOCK = 256  # shuffles computed together
 MAX_KERNEL_ROWS = 1000  # rows of either sample in the kernel matrix
 
@@ -135,18 +135,19 @@ def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.maximum(squares, 0)
 
 
-def novel_items(reference: np.ndarray, window: np.ndarray) -> Outcome:
-    """Fisher's exact test whether the FARTHEST of both are the window's more often than its size makes likely.
+def novel_items(reference: np.ndarray, window: np.ndarray, permutations: int, rng: np.random.Generator) -> Outcome:
+    """Permutation test whether a part of the window lies farther off than the reference does from itself.
 
-    Shapes as in novelty. It sees a tenth that is new where the whole hardly moved. Statistic: their number. Effect
-    size: Cliff's delta of the distances.
+    Shapes as in novelty. What counts is how far an item lies beyond all but the FARTHEST of both samples, so a tenth
+    that is new shows where the whole hardly moved. Effect size: Cliff's delta of the distances.
     """
     first, second = novelty(reference, window)
-    n, m = len(first), len(second)
-    limit = np.quantile(np.concatenate([first, second]), 1 - FARTHEST)
-    ours, theirs = int((second > limit).sum()), int((first > limit).sum())
-    p_value = float(stats.hypergeom.sf(ours - 1, n + m, ours + theirs, m))
-    return Outcome(float(ours), p_value, cliffs_delta(first, second))
+    distances = np.concatenate([first, second])
+    beyond = np.maximum(distances - np.quantile(distances, 1 - FARTHEST), 0)
+    pooled, weights = _standardised(beyond[: len(first)], beyond[len(first) :])
+    observed = float(weights @ pooled)
+    p_value = _permutation_p(observed - 1e-9, weights, lambda shuffled: shuffled @ pooled, permutations, rng)
+    return Outcome(observed, p_value, cliffs_delta(first, second))
 
 
 def maximum_mean_discrepancy(

@@ -39,7 +39,7 @@ TESTS = {
     "fact": "Kolmogorov-Smirnov",
     "confidence": "Kolmogorov-Smirnov or mean",
     "labels": "label mix permutation",
-    "embedding": "MMD permutation or novelty",
+    "embedding": "MMD or novelty permutation",
 }
 
 
@@ -188,7 +188,7 @@ def _outcome(kind: str, before: np.ndarray, after: np.ndarray, permutations: int
             return label_mix(before, after, permutations, rng)
         case "embedding":
             whole = maximum_mean_discrepancy(before, after, permutations, rng)
-            return either(whole, novel_items(before, after))
+            return either(whole, novel_items(before, after, permutations, rng))
         case "confidence":
             return either(kolmogorov_smirnov(before, after), mean_shift(before, after, permutations, rng))
         case _:

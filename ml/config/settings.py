@@ -100,6 +100,7 @@ class SpeechRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ImageRecipe(Recipe):
+    looks: PerBudget
     detector_steps: PerBudget
     detector_batch_size: int
     detector_channels: int
