@@ -204,7 +204,8 @@ def _plot(found: dict, file: Path) -> None:
 FORMER = """
 ## By former recipes
 
-Not measured anew since something changed that is said with each. "Quick" and "medium" are other numbers of steps today.
+Not measured anew since something changed that is said with each. The budgets had other numbers of steps, or the
+extractor another body.
 """
 
 DEFINITION = f"""

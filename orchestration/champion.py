@@ -53,7 +53,7 @@ def usable_pointer(paths: Paths) -> dict:
 
 
 def reference_file(paths: Paths) -> Path:
-    """What drift is measured against: the champion's own answers on the validation split.
+    """What drift is measured against: the champion's own answers about validation and gate.
 
     Raises UserError where there is no champion yet.
     """

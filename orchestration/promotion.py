@@ -209,7 +209,7 @@ def _promote(
 
 
 def _keep_reference(paths: Paths, model: str) -> str:
-    """Copy the candidates' answers on validation beside the pointer; the name of the copy."""
+    """Copy the candidates' answers about validation and gate beside the pointer; the name of the copy."""
     reference = paths.champion.parent / "references" / f"{model[:12]}.parquet"
     reference.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(paths.reports / "reference.parquet", reference)

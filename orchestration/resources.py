@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,13 @@ def digest(*parts: Any) -> str:
 
 def source_digest(*modules: str) -> str:
     """Digest of the source text of `modules` and of all that they stand on, see `sources`."""
+    return files_digest(sources(*modules))
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """Digest of the names and contents of this project's `files`, in whatever order."""
     seen = hashlib.sha256()
-    for file in sorted(sources(*modules)):
+    for file in sorted(files):
         seen.update(file.relative_to(CODE).as_posix().encode() + file.read_bytes())
     return seen.hexdigest()[:16]
 

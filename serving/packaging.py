@@ -149,10 +149,15 @@ def _closure(roots: tuple[str, ...]) -> set[str]:
     return {name for name, _ in seen}
 
 
+def packed() -> list[Path]:
+    """The project's files that a Bento holds beside its model."""
+    return sorted({file for pattern in INCLUDED for file in CODE.glob(pattern) if file.is_file()})
+
+
 def _stage(context: Path) -> str:
     """Copy what the Bento holds to an empty folder; the digest of it. (BentoML would walk the whole checkout.)"""
     (context / REQUIREMENTS).write_text(requirements())
-    for file in sorted({file for pattern in INCLUDED for file in CODE.glob(pattern) if file.is_file()}):
+    for file in packed():
         target = context / file.relative_to(CODE)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

@@ -1,5 +1,6 @@
 """The lineage as Dagster sees it: keys, dependencies, checks, jobs; a change of it shows in lineage.txt."""
 
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -7,9 +8,10 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 
 from data_checks.expectations import SUITES
-from orchestration import automation
+from orchestration import automation, resources
 from orchestration.definitions import defs
 from orchestration.launch import _Loading
+from serving import packaging
 
 BY_THEMSELVES = {dg.AssetKey("drift_report"), dg.AssetKey("retraining_decisions")}  # not made by the job lineage
 SNAPSHOT = Path(__file__).with_name("lineage.txt")
@@ -83,6 +85,21 @@ def test_the_daily_schedule_asks_for_the_day_before():
     with dg.build_schedule_context(scheduled_execution_time=datetime(2026, 11, 20, 2, 15, tzinfo=UTC)) as context:
         request = automation.daily_drift(context)
     assert request.partition_key == "2026-11-19"
+
+
+@pytest.mark.parametrize("changed", ["params.yaml", "serving/page/index.html", "ml/features.py"])
+def test_the_bento_is_due_when_anything_in_it_changes(graph, tmp_path, monkeypatch, changed):
+    held = resources.digest(resources.files_digest(packaging.packed()))
+    assert graph.get(dg.AssetKey("bento")).code_version == held
+    for file in packaging.packed():
+        (tmp_path / file.relative_to(packaging.CODE)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, tmp_path / file.relative_to(packaging.CODE))
+    for module in (packaging, resources):
+        monkeypatch.setattr(module, "CODE", tmp_path)
+    before = resources.files_digest(packaging.packed())
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n")
+    assert resources.files_digest(packaging.packed()) != before
 
 
 # staleness, over a real instance that recorded one materialization of everything

@@ -3,7 +3,8 @@
 import dagster as dg
 
 from orchestration.assets.common import plainly, provenance
-from orchestration.resources import Project, digest, source_digest
+from orchestration.resources import Project, digest, files_digest
+from serving import packaging
 
 
 @dg.asset(
@@ -12,12 +13,10 @@ from orchestration.resources import Project, digest, source_digest
     kinds={"bentoml"},
     owners=["team:operations"],
     description="The service with the champion inside, ready for `make serve`, `bentoml serve` or a container.",
-    code_version=digest(source_digest("serving")),
+    code_version=digest(files_digest(packaging.packed())),
 )
 @plainly
 def bento(project: Project) -> dg.MaterializeResult:
-    from serving import packaging
-
     champion = packaging.read_champion(project.paths)
     tag = packaging.build_bento(champion.tag, project.paths)
     return dg.MaterializeResult(

@@ -19,7 +19,7 @@ from orchestration.resources import CODE, Project
 SOURCE = "starter"
 COPIED = ("ml", "data_checks", "serving", "orchestration", "sources", ".dvc/config", "dvc.yaml", "dvc.lock")
 COPIED += (".dvcignore", ".gitignore", "params.yaml")
-STEPS = {  # optimiser steps: enough to learn the words of this source, few enough for the whole story in ten minutes
+STEPS = {  # optimiser steps: enough to learn the words of this source, few enough for the whole story in a few minutes
     "image_classifier.steps": 300,
     "image_classifier.detector_steps": 300,
     "speech_classifier.cnn.steps": 700,
