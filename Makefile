@@ -39,7 +39,7 @@ BIN := .venv/bin
 .PHONY: run test ui serve reports bench demo-drift lint lock setup
 run: setup ; @$(BIN)/python -m orchestration.launch
 test: setup ; @$(BIN)/python -m pytest $(or $(TESTS),-n 3 --dist loadfile --no-loadscope-reorder)
-ui: setup ; @$(BIN)/dagster dev --host 127.0.0.1 --port $(or $(PORT),3000)
+ui: setup ; @$(BIN)/python -m orchestration.runs && $(BIN)/dagster dev --host 127.0.0.1 --port $(or $(PORT),3000)
 serve: setup ; @$(BIN)/python -m serving.client --port $(or $(PORT),3001)
 reports: setup ; @$(BIN)/evidently ui --workspace reports/evidently --host 127.0.0.1 --port $(or $(PORT),8000)
 bench: setup ; @$(BIN)/python -m benchmarks $(ONLY)
@@ -49,7 +49,7 @@ lint: setup ; @$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyr
 setup: # into .venv, and again only when the lock or the packaging changed
 	@cmp -s requirements.lock .venv/requirements.lock || { \
 	  echo "Setting up .venv: 285 packages, about 7 GB, 3 to 5 minutes" && \
-	  { [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; } && \
+	  { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv; } && \
 	  $(BIN)/python -m pip install --no-deps --require-hashes --progress-bar off -r requirements.lock && \
 	  cp requirements.lock .venv/requirements.lock; }
 	@cmp -s pyproject.toml .venv/pyproject.toml || { \

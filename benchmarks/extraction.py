@@ -80,7 +80,10 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
     else:
         speech = without(speech, speaker)
         predictor = trained_without(settings, paths, images, speech, speaker)
+    require_made_of(predictor, images, speech)
     bench = bench_of(predictor, images, speech, "test", settings)
+    if len(bench.labels) < 2:
+        raise UserError(f"{paths.source}: {len(bench.labels)} labels are pictured and said in the test; expected 2")
     if blind:
         bench = dataclasses.replace(bench, separator=blind_separator(speech, settings, kept_in(paths, speaker)))
     n = n or settings.evaluation.scenes.of(settings.training.budget)
@@ -90,16 +93,17 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
     section["unknown_words"] = unknown_words(predictor, bench.speech)
     section["minutes"] = minutes(predictor, bench.speech)
     plans = {"full": headline_plan(bench, "full", DIGESTED), "mixed": detection_plan(bench, DIGESTED)}
+    card = predictor.cards["speech_extractor"]
     record = {
         "source": paths.source,
         "budget": settings.training.budget,
         "left_out": speaker,
-        "extra_voices": predictor.cards["speech_extractor"]["recipe"].get("extra_voices", 0),
+        "extra_voices": card["recipe"]["extra_voices"] if "extra_voices" in card["data"] else 0,
         "seed": settings.training.seed,
         "scenes": n,
         "blind": blind,
-        "steps": predictor.cards["speech_extractor"]["steps"],
-        "train_s": predictor.cards["speech_extractor"]["train_s"],
+        "steps": card["steps"],
+        "train_s": card["train_s"],
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "digests": {name: scenes.scenes_digest(plan, bench.speech) for name, plan in plans.items()},
         "extraction": section,
@@ -108,6 +112,14 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
     voices = ", extra voices" if record["extra_voices"] else ""
     name = f"{paths.source}, {record['budget']}, {who}{voices}{', blind opponent' if blind else ''}"
     keep(paths.root / "docs" / "extraction.json", name, record)
+
+
+def require_made_of(predictor: Predictor, images: ImageSet, speech: SpeechSet) -> None:
+    """Raises UserError where a model learnt from other data than are measured: test items could be among them."""
+    data = {"image_classifier": images.digest, "speech_classifier": speech.digest, "speech_extractor": speech.digest}
+    for name, digest in data.items():
+        if digest not in predictor.cards[name]["data"].values():
+            raise UserError(f"{name}: learnt from other data; expected the present ones, `make run` trains on them")
 
 
 def kept_in(paths: Paths, speaker: str | None) -> Path:

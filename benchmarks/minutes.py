@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ml import scenes
@@ -13,27 +15,46 @@ SECONDS, PER_LABEL, SEED = 60.0, 5, 7
 
 def minutes(predictor: Predictor, speech: SpeechSet) -> dict[str, float | int]:
     """Of minutes of scenes that follow one another, n for each: in how many a label is found that none of them says
-    (`absent`), and in how many one that one of them says (`present`)."""
-    found = {name: [_found(predictor, speech, label, said) for label in predictor.labels] for name, said in KINDS}
-    return {name: float(np.mean(shares)) for name, shares in found.items()} | {"n": PER_LABEL * len(predictor.labels)}
+    (`absent`), and in how many one that one of them says is found where it says it (`present`).
+
+    Asked for every label that the clips say; every minute is of scenes of its own.
+    """
+    spoken = [label for label in predictor.labels if label in set(np.array(speech.classes)[np.unique(speech.labels)])]
+    asked = list(itertools.product(spoken, range(PER_LABEL)))
+    found = {"absent": [], "present": []}
+    for number, (label, _) in enumerate(asked):
+        for kind, answers in found.items():
+            sound, true = _minute(speech, label, kind == "present", SEED + len(found) * number + len(answers))
+            answers.append(_is_found(predictor, speech.sample_rate_hz, label, sound, true))
+    return {kind: float(np.mean(answers)) for kind, answers in found.items()} | {"n": len(asked)}
 
 
-KINDS = (("absent", 0), ("present", 1))  # how many scenes of a minute say the label
+def _minute(speech: SpeechSet, label: str, said: bool, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """A minute of scenes, one of which says the label where it is `said`, with the spans (n, 2) in samples of that."""
+    say = scenes.render(_plan(speech, label, 1, 0.0, seed), speech)
+    samples = say.mixture.shape[1]
+    count = round(SECONDS * speech.sample_rate_hz / samples)
+    parts = scenes.render(_plan(speech, label, count, 1.0, seed), speech).mixture
+    if not said:
+        return parts.ravel(), None
+    place = int(np.random.default_rng(seed).integers(count))
+    parts[place] = say.mixture[0]
+    spans = say.intervals[0][say.word_labels[0] == say.queries[0]]
+    return parts.ravel(), place * samples + spans
 
 
-def _found(predictor: Predictor, speech: SpeechSet, label: str, said: int) -> float:
-    """Share of PER_LABEL minutes in which the label is found, of which `said` scenes each say it."""
-    found = []
-    for number in range(PER_LABEL):
-        parts = [_scenes(speech, label, 1, 0.0, number)] * said
-        each_s = parts[0].shape[1] / speech.sample_rate_hz if parts else 2.0
-        parts.append(_scenes(speech, label, round(SECONDS / each_s) - said, 1.0, number))
-        presence = predictor.listen(np.concatenate([part.ravel() for part in parts]))[0]
-        found.append(presence[predictor.labels.index(label)] > predictor.presence_threshold)
-    return float(np.mean(found))
+def _plan(speech: SpeechSet, label: str, count: int, absent_share: float, seed: int):
+    """Scenes that all say the label, or none of which does."""
+    return scenes.draw_scenes(speech, count, "any", seed, (label,), absent_share=absent_share)
 
 
-def _scenes(speech: SpeechSet, label: str, count: int, absent_share: float, number: int) -> np.ndarray:
-    """Mixtures (count, samples) of scenes that all say the label, or none of which does."""
-    plan = scenes.draw_scenes(speech, count, "any", SEED + number, (label,), absent_share=absent_share)
-    return scenes.render(plan, speech).mixture
+def _is_found(predictor: Predictor, rate_hz: int, label: str, sound: np.ndarray, true: np.ndarray | None) -> bool:
+    """Whether the label is told in a sound (samples,), and where spans (n, 2) are given, of one of them."""
+    number = predictor.labels.index(label)
+    presence, places = predictor.listen(sound)
+    if presence[number] <= predictor.presence_threshold:
+        return False
+    spans = predictor.intervals(places[number], len(sound) / rate_hz)
+    return true is None or any(
+        span.start_s * rate_hz < end and begin < span.end_s * rate_hz for span in spans for begin, end in true
+    )

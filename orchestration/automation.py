@@ -65,7 +65,8 @@ def _policy() -> str:
         "Starts `retraining` when the drift report raises its alarm, when estimated or real accuracy fell in two of "
         "the last three reports by more than accuracy_drop, when DVC's version of the data is not the champion's and "
         "at least min_new_labels items are new, or by schedule. Never beside another retraining; never within "
-        "cooldown_hours of the last one, times backoff for every challenger in a row that lost or failed, at most "
+        "cooldown_hours of the last one, times backoff for every challenger in a row that lost, failed or, asked for "
+        "by drift or accuracy, was the champion again, at most "
         "max_cooldown_hours; never twice on the same evidence. Every decision stands with its reason in the asset "
         f"retraining_decisions. Settings (retraining in params.yaml): {named}."
     )

@@ -52,6 +52,17 @@ def usable_pointer(paths: Paths) -> dict:
     return pointer
 
 
+def is_whole(paths: Paths) -> bool:
+    """Whether there is a champion whose every file has the bytes that it was stored with."""
+    from serving import packaging
+
+    try:
+        bundle = packaging.stored_bundle(usable_pointer(paths)["tag"], paths)
+    except UserError:
+        return False
+    return packaging.is_whole(bundle)
+
+
 def reference_file(paths: Paths) -> Path:
     """What drift is measured against: the champion's own answers about validation and gate.
 

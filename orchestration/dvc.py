@@ -86,6 +86,14 @@ class DvcPipeline:
         later = added.version(self.paths, modality) if name == "raw" else None
         return str(self._locked(stage)["outs"][0]["md5"]) + (f"+{later}" if later else "")
 
+    def learnt_from(self, modality: str) -> tuple[str, list[str]]:
+        """The `version` of the raw data that the prepared ones are made of, and the added shards among them: more may
+        have been added since."""
+        place = self._relative(self.paths.added(modality))
+        then = next(dep["md5"] for dep in self._locked(f"validated@{modality}")["deps"] if dep["path"] == place)
+        shards = added.shards_at(self.paths, modality, then)
+        return str(self._locked(f"raw@{modality}")["outs"][0]["md5"]) + (f"+{then}" if shards else ""), shards
+
     def _locked(self, stage: str) -> dict[str, Any]:
         file = self.paths.pipeline.with_suffix(".lock")
         try:

@@ -102,7 +102,7 @@ def _past(record: dg.RunRecord) -> PastRun:
     run = record.dagster_run
     asked = run.tags.get(ASKED) if run.parent_run_id is None else None  # run again, it carries the first one's tags
     when = datetime.fromisoformat(asked) if asked else record.create_timestamp.replace(tzinfo=UTC)
-    return PastRun(run.run_id, when, run.tags.get(EVIDENCE, ""), _outcome(run))
+    return PastRun(run.run_id, when, run.tags.get(EVIDENCE, ""), _outcome(run), run.tags.get(TRIGGER, ""))
 
 
 def _outcome(run: dg.DagsterRun) -> str:

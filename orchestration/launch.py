@@ -16,6 +16,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, project_root
 from ml.files import turn_at
+from orchestration import champion, runs
 from orchestration.resources import CODE, Project
 
 
@@ -38,12 +39,14 @@ def main() -> int:
 
 
 def prepare_instance(root: Path) -> None:
-    """Dagster's home under var/, with the project's own instance settings (telemetry off)."""
+    """Dagster's home under var/, with the project's own instance settings (telemetry off), and no dead runs in it."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "var" / "dagster")))
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(CODE / "orchestration" / "dagster.yaml", home / "dagster.yaml")
     os.environ.setdefault("BENTOML_HOME", str(root / "models" / "bentoml"))
     load_settings(root)
+    with dg.DagsterInstance.get() as instance:
+        runs.bury(instance)
 
 
 def materialize(root: Path) -> list[str]:
@@ -125,14 +128,13 @@ def _changed_on_disk(project: Project) -> set[str]:
         },
         "speech_extractor": paths.candidates / "speech_extractor" / "model.json",
         "evaluation_report": paths.reports / "evaluation.json",
-        "champion": paths.champion,
         "bento": paths.bentoml / "bentos" / "seehear",
     }
     stages = project.dvc.outdated()
     datasets = {f"prepared@{modality}": DATASETS[modality] for modality in MODALITIES}
-    return {name for name, file in files.items() if not file.exists()} | {
-        datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages
-    }
+    gone = {name for name, file in files.items() if not file.exists()}
+    gone |= set() if champion.is_whole(paths) else {"champion"}
+    return gone | {datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages}
 
 
 def _to_be_done(defs: dg.Definitions, project: Project, instance: dg.DagsterInstance) -> set[str]:
@@ -166,10 +168,10 @@ def changed_additions(project: Project, instance: dg.DagsterInstance) -> set[str
 
 def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetKey]) -> None:
     job = defs.resolve_job_def("lineage")
-    result = job.execute_in_process(
-        instance=instance,
+    result = runs.execute(
+        job,
+        instance,
         asset_selection=due,
-        raise_on_error=False,
         run_config={"loggers": {"progress": {"config": {"steps": len(due)}}}},
     )
     if any(_interrupted(event) for event in result.all_events):
@@ -251,14 +253,17 @@ def _figure(value: float | None, form: str, unit: str = "") -> str:
 
 
 def ask_service(root: Path) -> None:
-    """Start the Bento on a free port, ask it one picture and one recording, print its answer, and stop it."""
+    """Start the Bento on a free port, ask it one picture and one recording, print its answer, and stop it.
+
+    It is told of no log: what it answers here nobody asked for, and of what others keep it is to delete nothing.
+    """
     from ml.predictor import read_goldens
     from serving import client, packaging
 
     paths = Project(root=str(root)).paths
     tag = packaging.read_champion(paths).tag
     golden = read_goldens(packaging.stored_bundle(tag, paths))[0]
-    with client.serve(packaging.bento_of(tag, paths), paths) as url:
+    with client.serve(packaging.bento_of(tag, paths), paths, env={"SEEHEAR_ROOT": "", "SEEHEAR_LOG": ""}) as url:
         answer = client.ask(url, golden.picture, golden.recording)
     print("\nThe packaged service was shown a picture and a recording, and answered:\n")
     print(json.dumps(_shortened(answer["extract"]), indent=2, ensure_ascii=False))

@@ -53,6 +53,7 @@ class PastRun:
     asked: datetime
     evidence: str
     outcome: str
+    trigger: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,10 @@ def cooldown(policy: Retraining, lost: int) -> timedelta:
 
 
 def _lost_in_a_row(runs: Sequence[PastRun]) -> int:
+    """One that was the champion again has lost where drift or accuracy asked for it: there was nothing to learn."""
     lost = 0
     for run in runs:
         if run.outcome not in ("kept", "failed", "same"):
             break
-        lost += run.outcome != "same"
+        lost += run.outcome != "same" or run.trigger in ("drift", "accuracy")
     return lost

@@ -73,11 +73,10 @@ def consider(project: Project, run: str = "") -> Outcome:
         return _kept(paths, model, decision.reason, current, run, at, compared)
     with champion.one_at_a_time(paths):
         now = champion.present(paths)
-        if now and now["digest"] != (current or {}).get("digest"):
-            why = f"{now['tag']} became champion while this one was judged; materialize `champion` to judge it again"
-            return _kept(paths, model, why, now, run, at, compared)
-        pointer = _promote(project, parts, decision, answers, report, model, run)
-    return Outcome(True, decision.reason, pointer, compared)
+        if not now or now["digest"] == (current or {}).get("digest"):
+            pointer = _promote(project, parts, decision, answers, report, model, run)
+            return Outcome(True, decision.reason, pointer, compared)
+    return consider(project, run)  # another became champion while this one was judged
 
 
 def candidate_parts(paths: Paths, chosen: str) -> tuple[Path, Path, Path]:

@@ -60,12 +60,24 @@ def save_bundle_as_bento_model(bundle: Path, paths: Paths) -> str:
     digest = json.loads(manifest)["digest"]
     tag = f"{NAME}:{digest[:12]}-{hashlib.sha256(manifest).hexdigest()[:6]}"
     place = _place(paths.bentoml / "models", tag)
-    if not place.exists():
+    if not is_whole(place / BUNDLE):
+        shutil.rmtree(place, ignore_errors=True)
         with _draft(paths.bentoml) as draft:
             with bentoml.models.create(tag, labels={"digest": digest}, _model_store=ModelStore(draft)) as model:
                 shutil.copytree(bundle, Path(model.path) / BUNDLE)
             _move_in(_place(Path(draft), tag), place)
     return tag
+
+
+def is_whole(bundle: Path) -> bool:
+    """Whether every file of a bundle has the bytes that it was stored with."""
+    from ml.predictor import verify_bundle
+
+    try:
+        verify_bundle(bundle)
+    except UserError:
+        return False
+    return True
 
 
 def stored_bundle(tag: str, paths: Paths) -> Path:

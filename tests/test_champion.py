@@ -222,20 +222,25 @@ def test_a_rollback_waits_for_a_promotion_and_goes_back_from_that_one(paths, mod
         assert waiting.result()["digest"] == models[1]["digest"]
 
 
-def test_a_challenger_whose_opponent_was_rolled_back_meanwhile_is_kept_out(project, paths, models, monkeypatch):
+def test_a_challenger_whose_opponent_was_rolled_back_meanwhile_is_judged_again(project, paths, models, monkeypatch):
     """The judgement is a stand-in; all around it is real."""
 
-    def judged(*_):
+    def judged(_, __, former):
+        against.append(former.digest)
+        if len(against) == 2:
+            return Decision(False, "worse"), None
         roll_back(paths, "quiet words")
         return Decision(True, "better"), None
+
+    against: list[str] = []
 
     for model in models[1:]:
         promote(paths, model)
     offer(paths, models[0]["digest"])
     monkeypatch.setattr(promotion, "_judged", judged)
     outcome = promotion.consider(Project(root=str(project)))
-    assert not outcome.promoted
-    assert "became champion while this one was judged" in outcome.reason
+    assert (outcome.promoted, outcome.reason) == (False, "worse")
+    assert against == [models[2]["digest"], models[1]["digest"]]
     assert at_work(paths) == outcome.pointer["digest"] == models[1]["digest"]
     assert [row["event"] for row in champion.history(paths)] == [PROMOTED, PROMOTED, ROLLED_BACK, KEPT]
 
@@ -261,6 +266,21 @@ def test_a_champion_that_can_no_longer_be_asked_stands_in_no_way(project, paths,
     with pytest.raises(UserError, match=rf"no champion: weak; the champion before .*{WHY[lost]}"):
         promotion.consider(Project(root=str(project)))
     assert asked == [None]
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_a_champion_that_is_not_whole_is_told_and_storing_the_same_models_mends_it(paths, harm):
+    tag = packaging.save_bundle_as_bento_model(tones.bundle(), paths)
+    promote(paths, {"tag": tag, "digest": _digest(tones.bundle())})
+    assert champion.is_whole(paths)
+    bundle = packaging.stored_bundle(tag, paths)
+    if harm == "gone":
+        shutil.rmtree(bundle.parent)
+    else:
+        (bundle / "image_classifier" / "weights.safetensors").write_bytes(b"x")
+    assert not champion.is_whole(paths)
+    assert packaging.save_bundle_as_bento_model(tones.bundle(), paths) == tag
+    assert champion.is_whole(paths)
 
 
 WHY = {"files": "no such model", "code": "", "rate": f"hears {tones.RATE_HZ} Hz, the data are of 11025 Hz"}

@@ -128,7 +128,7 @@ def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
 
 def test_minutes_are_of_scenes_that_say_the_label_or_do_not(monkeypatch):
     monkeypatch.setattr(minutes, "SECONDS", 6.0)
-    monkeypatch.setattr(minutes, "PER_LABEL", 1)
+    monkeypatch.setattr(minutes, "PER_LABEL", 4)
     clips = [(32767 * tones.word(label, seed=seed)).astype(np.int16) for label in tones.WORDS for seed in range(3)]
     labels, sizes = np.repeat(np.arange(len(tones.WORDS)), 3), np.array([len(clip) for clip in clips])
     speech = dataclasses.replace(
@@ -138,5 +138,5 @@ def test_minutes_are_of_scenes_that_say_the_label_or_do_not(monkeypatch):
     )  # fmt: skip
     predictor = Predictor.load(tones.bundle())
     found = minutes.minutes(predictor, speech)
-    assert found["n"] == len(predictor.labels)
+    assert found["n"] == 4 * len(predictor.labels)
     assert found["present"] > found["absent"]

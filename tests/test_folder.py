@@ -351,6 +351,11 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
     half = archives.HARMLESS_BYTES // 2 + 1
     many = packed(tmp_path, {f"images/a/{number}.bmp": zeros[:half] for number in range(2)}, ".zip")
     assert "images/a/1.bmp: by here" in refusal(many)
+    with tarfile.open(tmp_path / "names.tar.gz", "w:gz") as opened:
+        long = tarfile.TarInfo("images/a/x.png")
+        long.pax_headers = {"comment": "x" * (archives.LARGEST_EXTENSION_BYTES + 1)}
+        opened.addfile(long)
+    assert "a header of 1,048,5" in refusal(tmp_path / "names.tar.gz")
     huge = tarfile.TarInfo("images/a/huge.bmp")
     huge.size = 4 << 30
     (tmp_path / "huge.tar").write_bytes(huge.tobuf() + bytes(1024))

@@ -342,6 +342,18 @@ def test_files_can_be_dropped_and_pasted(page):
     assert answer_to(page, lambda: page.click("#go"))["present"]
 
 
+def test_of_two_examples_clicked_one_after_another_the_last_is_shown(page):
+    page.route("**/extract", lambda route: page.wait_for_timeout(1500) or route.continue_(), times=1)
+    page.click("#examples button:has-text('Example 1')")
+    page.wait_for_selector("#waiting:visible")
+    answer = one_click(page, "Example 2")
+    page.wait_for_timeout(2000)
+    page.wait_for_selector(f"#details code[title='{answer['request_id']}']")
+    assert page.inner_text("#recording-note").startswith("Example 2")
+    assert page.is_hidden("#waiting")
+    assert not page.inner_text("#message")
+
+
 def test_two_examples_are_mixed_as_asked_and_the_mixture_is_what_is_heard_and_sent(page):
     page.check("input[value=mix]")
     page.select_option("#mix-first", "1")  # "slanted"

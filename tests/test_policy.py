@@ -25,8 +25,8 @@ STATE = State(NOW, "c" * 64, reports=(DRIFT,), data={"raw_audio": "a1"}, champio
 QUIET = replace(STATE, reports=(Report("2026-11-19", "no_drift", False),))
 
 
-def past(hours: float, outcome: str = "kept", evidence: str = "earlier") -> PastRun:
-    return PastRun("0123456789", NOW - hours * HOUR, evidence, outcome)
+def past(hours: float, outcome: str = "kept", evidence: str = "earlier", trigger: str = "schedule") -> PastRun:
+    return PastRun("0123456789", NOW - hours * HOUR, evidence, outcome, trigger)
 
 
 # triggers
@@ -130,6 +130,14 @@ def test_a_retraining_that_gave_the_champion_again_neither_adds_to_the_back_off_
     runs = (past(25, "same"), past(50, "kept"), past(200, "promoted"))
     assert not decide(replace(STATE, runs=runs), POLICY).start
     assert decide(replace(STATE, runs=(past(49, "same"), *runs[1:])), POLICY).start
+
+
+@pytest.mark.parametrize("trigger", ["drift", "accuracy"])
+def test_drift_that_gives_the_champion_again_is_answered_more_and_more_rarely(trigger):
+    runs = (past(25, "same", trigger=trigger), past(60, "same", trigger=trigger), past(200, "promoted"))
+    assert not decide(replace(STATE, runs=runs), POLICY).start
+    assert not decide(replace(STATE, runs=(past(95, "same", trigger=trigger), *runs[1:])), POLICY).start
+    assert decide(replace(STATE, runs=(past(97, "same", trigger=trigger), *runs[1:])), POLICY).start
 
 
 def test_evidence_that_a_retraining_answered_starts_no_other_but_a_failed_one_is_tried_again():

@@ -15,6 +15,7 @@ from ml.evaluation.metrics import reliability
 from ml.evaluation.oracles import stft
 from ml.files import whole_file
 
+LARGEST_IN = 80.0  # of a plot's side; ten times as long none can be drawn
 INK, PALE, WARM = "#1f4e79", "#9db8d2", "#c8553d"
 
 
@@ -36,7 +37,8 @@ def confusion_figure(labels: np.ndarray, predicted: np.ndarray, classes: Sequenc
     count = len(classes)
     table = np.zeros((count, count), int)
     np.add.at(table, (labels, predicted), 1)
-    figure = Figure(figsize=(2 + 0.42 * count, 1.8 + 0.4 * count), layout="constrained")
+    width, height = (min(LARGEST_IN, inches) for inches in (2 + 0.42 * count, 1.8 + 0.4 * count))
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.imshow(np.log1p(table), cmap="Blues")
     for row, column in zip(*np.nonzero(table), strict=True):

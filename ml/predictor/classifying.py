@@ -42,18 +42,20 @@ class PictureClassifier:
     def picture(self, pixels: np.ndarray) -> Picture:
         """What one picture shows and where, if it is large enough for several things also of each.
 
-        A thing that fills the picture as those of training do is judged by the whole picture, as `__call__` does.
+        A thing that fills the picture as those of training do, or of which what is drawn does, is judged by the whole
+        picture, as `__call__` does.
         """
         posteriors, embeddings = self([checked_picture(pixels)])
         whole, classes = posteriors[0], tuple(self.card["classes"])
-        objects = self._objects(pixels, classes)
-        if len(objects) > 1 or (objects and not fills(objects[0].box, pixels)):
+        objects, ink = self._objects(pixels, classes), ink_box(pixels)
+        boxes = [box for box in (*(one.box for one in objects), ink) if box is not None and fills(box, pixels)]
+        if len(objects) > 1 or (objects and not boxes):
             return Picture(objects[0].label, objects[0].probabilities, embeddings[0], objects)
         probabilities = dict(zip(classes, whole.tolist(), strict=False))
         if int(whole.argmax()) == len(classes):
             return Picture(None, probabilities, embeddings[0], [])
         label = classes[int(whole.argmax())]
-        box = objects[0].box if objects else ink_box(pixels)
+        box = boxes[0] if boxes else ink
         alone = [PicturedObject(label, probabilities[label], box, probabilities)] if box is not None else []
         return Picture(label, probabilities, embeddings[0], alone)
 

@@ -76,7 +76,7 @@ def clip_bank(
     """
     limit = int(MAX_CLIP_S * speech.sample_rate_hz)
     clips = [_at_most(speech.clip(i), limit) for i in range(len(speech))]
-    levels = np.array([active_level(clip) for clip in clips])
+    levels = np.array([active_level(clip) for clip in clips], np.float32)
     if (silent := np.flatnonzero(levels == 0)).size:
         raise UserError(f"clip {speech.ids[silent[0]]}: expected sound, got silence; validate the data again")
     active = np.array([active_range(clip) for clip in clips])

@@ -70,11 +70,31 @@ class Addition:
 
 def version(paths: Paths, modality: str) -> str | None:
     """DVC's hash of a folder with the shards added so far; None where there are none."""
+    listing = _listing(paths, modality)
+    return _hash_of(listing) if listing else None
+
+
+def shards_at(paths: Paths, modality: str, version: str) -> list[str]:
+    """Names of the shards that were there when DVC's hash of the folder was `version`, oldest first; [] for no shards.
+
+    Shards only ever come, so they are the first so many. Raises UserError where that is no state of the folder.
+    """
+    listing = _listing(paths, modality)
+    for count in range(len(listing), -1, -1):
+        if _hash_of(listing[:count]) == version:
+            return [row["relpath"] for row in listing[:count]]
+    raise UserError(f"{paths.added(modality)}: was never in the state {version}; run `make run`")
+
+
+def _listing(paths: Paths, modality: str) -> list[dict[str, str]]:
     import yaml
 
     outs = [yaml.safe_load(file.read_text())["outs"][0] for file in sorted(paths.added(modality).glob("*.parquet.dvc"))]
-    listing = [{"md5": out["md5"], "relpath": out["path"]} for out in outs]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir" if outs else None
+    return [{"md5": out["md5"], "relpath": out["path"]} for out in outs]
+
+
+def _hash_of(listing: Sequence[Mapping[str, str]]) -> str:
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def history(paths: Paths, modality: str) -> list[dict[str, str | int]]:

@@ -20,6 +20,14 @@ from ml.config import UserError
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 LARGEST_MEMBER_BYTES = 512 * 1024**2
 LARGEST_SWELLING = 200  # times; photographs and recordings that are compressed already hardly swell at all
+LARGEST_EXTENSION_BYTES = 1024**2  # of a tar's header: names and their like
+EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 HARMLESS_BYTES = 64 * 1024**2  # up to here plain pictures and silence may swell as they like
 
 
@@ -77,10 +85,10 @@ def _zipped(archive: Path) -> list[Member]:
 
 
 def _tarred(archive: Path) -> list[Member]:
-    """Sizes are checked header by header, before what lies between two headers is decompressed."""
+    """Sizes are checked header by header, before what lies between two headers is decompressed or a header is read."""
     found, total = [], 0
     shared = _TarPass(archive)
-    with _damage(archive), tarfile.open(archive) as opened:
+    with _damage(archive), tarfile.open(archive, tarinfo=_Header) as opened:
         for number, info in enumerate(opened):
             parts = _inside(archive, info.name)
             if info.isdir():
@@ -92,6 +100,17 @@ def _tarred(archive: Path) -> list[Member]:
             _bounded_whole(archive, info.name, total)
             found.append(Member(info.name, parts, _TarReader(shared, number)))
     return found
+
+
+class _Header(tarfile.TarInfo):
+    """One whose extension, of which tarfile would hold all in memory, is no longer than a name can be."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:  # where the library lets subclasses in
+        if self.type in EXTENSIONS and self.size > LARGEST_EXTENSION_BYTES:
+            raise UserError(
+                f"{tar.name}: a header of {self.size:,} bytes; expected {LARGEST_EXTENSION_BYTES:,} at most"
+            )
+        return super()._proc_member(tar)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _inside(archive: Path, name: str) -> tuple[str, ...]:

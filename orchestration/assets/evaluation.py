@@ -10,7 +10,6 @@ import dagster as dg
 from pydantic import Field
 
 from ml.config import MODALITIES, SPEECH_KINDS, Paths
-from ml.sources import added
 from orchestration import previews, reigns
 from orchestration.assets.common import SETTINGS, in_turn, plainly, provenance
 from orchestration.champion import KEPT, PROMOTED, roll_back
@@ -78,11 +77,11 @@ def _left_out(project: Project, speech: "SpeechSet", kind: str) -> dict[str, Pat
 
 
 def _context(project: Project) -> dict:
-    dvc, paths = project.dvc, project.paths
-    shards = {modality: [row["file"] for row in added.history(paths, modality)] for modality in MODALITIES}
-    data = {f"raw_{modality}": dvc.version(f"raw@{modality}") for modality in MODALITIES}
+    dvc = project.dvc
+    learnt = {modality: dvc.learnt_from(modality) for modality in MODALITIES}
+    data = {f"raw_{modality}": version for modality, (version, _) in learnt.items()}
     data |= {"image_dataset": dvc.version("prepared@images"), "speech_dataset": dvc.version("prepared@audio")}
-    return {"git": project.git_revision, "data": data, "added": shards}
+    return {"git": project.git_revision, "data": data, "added": {one: shards for one, (_, shards) in learnt.items()}}
 
 
 def _figures(report: dict) -> dict:
@@ -138,8 +137,8 @@ class Appointment(dg.Config):
     ),  # judged every week by schedule
 )
 @plainly
+@in_turn
 def champion(context: dg.AssetExecutionContext, project: Project, config: Appointment) -> dg.MaterializeResult:
-
     run = context.run.run_id
     outcome = _rolled_back(project, config, run) if config.roll_back_to else consider(project, run)
     context.log.info(outcome.reason)

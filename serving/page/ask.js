@@ -16,7 +16,7 @@ let again = null; // what is tried again
 /** number: which of several objects in the picture is asked for; the service's own choice where there is none. */
 export async function ask(number = "") {
   if (running) return;
-  running = new AbortController();
+  const mine = (running = new AbortController());
   quiet();
   try {
     const asked = pictures();
@@ -25,19 +25,29 @@ export async function ask(number = "") {
     const recording = await currentRecording();
     if (!recording) throw new Fault("needRecording");
     waiting(true);
-    const answered = await extract(picture, recording.blob, number, running.signal);
+    const answered = await extract(picture, recording.blob, number, mine.signal);
+    if (running !== mine) return;
     if (asked === pictures()) markObjects(answered.answer, ask);
     await present(answered, recording);
     setPlain($("message"), "");
   } catch (fault) {
-    showFault(fault, () => ask(number));
+    if (running === mine) showFault(fault, () => ask(number));
   } finally {
-    waiting(false);
-    running = null;
+    if (running === mine) {
+      waiting(false);
+      running = null;
+    }
   }
 }
 
 export const cancel = () => running?.abort();
+
+/** What is shown is about to be another example: an answer that is still awaited is no longer wanted. */
+export function forget() {
+  cancel();
+  running = null;
+  waiting(false);
+}
 
 /** Says what went wrong; where trying again may help, offers it, after as long as the service asked for.
  *  retry: does again what failed, null where that is not to be offered. */

@@ -1,6 +1,7 @@
 // Ready examples: the golden requests of the model that answers, and two of their words mixed.
 
 import * as api from "./api.js";
+import { forget } from "./ask.js";
 import { $, make } from "./dom.js";
 import { setLabel, setText } from "./i18n.js";
 import { mixThese, offerForMixing, remix } from "./mixing.js";
@@ -12,6 +13,7 @@ import { decode } from "./wav.js";
 const MIX_SIR_DB = 0;
 const WAVE_HEIGHT = 22;
 const MIX_OFFSET = 0.3; // of the first word's length: they overlap, and neither hides the other
+let clicks = 0;
 
 /** ask: what to do once picture and recording are in place. */
 export async function offerExamples(ask) {
@@ -49,14 +51,20 @@ function card(picture, sound, name, act) {
   return button;
 }
 
-async function askFor({ picture, recording }, name, ask) {
-  await Promise.all([choosePicture(picture, name), chooseRecording(recording, name)]);
-  await ask();
-}
+const askFor = ({ picture, recording }, name, ask) =>
+  newest(ask, () => Promise.all([choosePicture(picture, name), chooseRecording(recording, name)]));
 
-async function mixTwo({ picture }, ask) {
-  await choosePicture(picture, nameOf(0));
-  await mixThese(0, 1, MIX_SIR_DB, MIX_OFFSET, takeMixture);
-  setSource("mix");
-  await ask();
+const mixTwo = ({ picture }, ask) =>
+  newest(ask, async () => {
+    await choosePicture(picture, nameOf(0));
+    await mixThese(0, 1, MIX_SIR_DB, MIX_OFFSET, takeMixture);
+    setSource("mix");
+  });
+
+/** Of several examples clicked one after another the last one is asked. */
+async function newest(ask, prepare) {
+  const mine = ++clicks;
+  forget();
+  await prepare();
+  if (mine === clicks) await ask();
 }
