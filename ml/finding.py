@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,13 @@ class Found:
     def known(self) -> np.ndarray:
         """Which of them are likelier something known than not (n,) bool."""
         return self.posteriors.argmax(axis=1) < self.posteriors.shape[1] - 1
+
+    def leniently(self, share: float) -> Found:
+        """The same with nothing known so many times as likely beside the labels."""
+        weights = np.ones(self.posteriors.shape[1], self.posteriors.dtype)
+        weights[-1] = share
+        weighted = self.posteriors * weights
+        return replace(self, posteriors=weighted / weighted.sum(axis=1, keepdims=True))
 
     def of(self, rows: np.ndarray) -> Found:
         """These of the objects."""
@@ -74,7 +81,8 @@ class Detector:
         slope, offset = self._how["calibration"]
         sure = (slope * torch.logit(scores.double(), eps=1e-6) + offset).sigmoid()
         to_own = np.array([pixels.shape[1] / picture.shape[2], pixels.shape[0] / picture.shape[1]] * 2)
-        return Found(boxes.cpu().double().numpy() * to_own, sure.cpu().numpy(), posteriors.cpu().numpy())
+        found = Found(boxes.cpu().double().numpy() * to_own, sure.cpu().numpy(), posteriors.cpu().numpy())
+        return found.leniently(self._how["unknown_share"])
 
     def _picture(self, pixels: np.ndarray) -> Tensor:
         """(c, h, w) in [0, 1], of one polarity, and no larger than objects are cut from."""

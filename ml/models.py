@@ -20,23 +20,18 @@ from ml.files import whole_folder
 WEIGHTS = "weights.safetensors"
 CARD = "model.json"
 DROPOUT = 0.2  # of the states and features of the recurrent nets, in training
-LOOKS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # by how many pixels each is moved, down and across
 GRID = 4  # places a side at which the picture classifier looks last
 
 
 class ImageCNN(nn.Module):
     """Small convolutional net; its last output stands for "nothing known".
 
-    Halves the picture until it is about 7 pixels wide, so 8 x 8, 28 x 28 and 64 x 64 all suit it. Once trained, it
-    takes the mean of so many `looks`, up to five, all but the first moved by a pixel. With detector_channels it has a
-    part that finds the objects of a larger picture, each of which the rest then names.
+    Halves the picture until it is about 7 pixels wide, so 8 x 8, 28 x 28 and 64 x 64 all suit it. With
+    detector_channels it has a part that finds the objects of a larger picture, each of which the rest then names.
     """
 
-    def __init__(
-        self, classes: int, side: int, channels_in: int, channels: int, detector_channels: int = 0, looks: int = 1
-    ):
+    def __init__(self, classes: int, side: int, channels_in: int, channels: int, detector_channels: int = 0):
         super().__init__()
-        self.looks = LOOKS[:looks]
         halvings = max(1, round(math.log2(side / 7)))
         widths = [channels * 2 ** min(i, 2) for i in range(halvings + 1)]
         stages: list[nn.Module] = []
@@ -54,14 +49,9 @@ class ImageCNN(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def embed(self, pictures: Tensor) -> Tensor:
-        """Penultimate features (b, d) of pictures (b, c, h, w) in [0, 1]; the head is linear, so their mean gives that
-        of the logits."""
+        """Penultimate features (b, d) of pictures (b, c, h, w) in [0, 1]."""
         centred = (pictures - 0.2).contiguous(memory_format=torch.channels_last)
-        if self.training or len(self.looks) == 1:
-            return self.narrow(self.body(centred))  # (b, d)
-        wide, (height, width) = nn.functional.pad(centred, (1, 1, 1, 1), mode="replicate"), pictures.shape[2:]
-        moved = (wide[:, :, 1 + y :, 1 + x :][:, :, :height, :width] for y, x in self.looks)
-        return torch.stack([self.narrow(self.body(look)) for look in moved]).mean(0)
+        return self.narrow(self.body(centred))  # (b, d)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Logits (b, classes + 1) of pictures (b, c, h, w) in [0, 1]."""

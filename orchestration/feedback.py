@@ -67,6 +67,8 @@ def _state(row: Mapping, modality: str, media: KeptMedia, labels: Sequence[str])
         return "no consent"
     if modality == "audio" and row["endpoint"] != ONE_WORD:
         return f"not one word: the recording came to /{row['endpoint']}"
+    if modality == "images" and row["image_objects"] > 1:
+        return f"not one thing: {row['image_objects']:.0f} were found in the picture"
     if row[SIDES[modality]] not in labels:
         return f"unknown label {row[SIDES[modality]]!r}"
     if KINDS[modality] not in media.find(row["request_id"]):

@@ -39,6 +39,7 @@ PREDICTION_SCHEMA = pa.schema(
         ("image_bright_share", pa.float64()),
         ("image_contrast", pa.float64()),
         ("image_blur", pa.float64()),
+        ("image_objects", pa.int64()),
         ("audio_loudness_db", pa.float64()),
         ("audio_snr_db", pa.float64()),
         ("audio_bandwidth_hz", pa.float64()),

@@ -383,5 +383,6 @@ def _pictured(picture: Picture) -> dict:
         "pictured": picture.label,
         "pictured_confidence": max(picture.probabilities.values(), default=None),
         "pictured_probabilities": list(picture.probabilities.items()),
+        "image_objects": len(picture.objects),
         "image_embedding": picture.embedding,
     }

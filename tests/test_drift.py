@@ -84,6 +84,7 @@ def make_log(rows: int, seed: int, world: World = AS_EVER) -> pd.DataFrame:
             "model": world.model,
             **_answer("pictured", label, rng),
             **_answer("heard", label, rng),
+            "image_objects": 1,
             "presence": rng.beta(8, 1, rows),
             "present": True,
             "latency_ms": rng.gamma(4, 5, rows),

@@ -38,15 +38,18 @@ def write_rows(folder: Path, rows: list[dict], schema: pa.Schema) -> None:
 
 
 def fill(paths: Paths) -> KeptMedia:
-    """Answers 1 to 4 with kept pictures, 5 a word, 6 an extraction, 7 without what was sent; each corrected."""
+    """Answers 1 to 4 with kept pictures, 5 a word, 6 an extraction, 7 without what was sent, 9 of three things; all of
+    them corrected."""
     media = KeptMedia(paths.prediction_log.parent / "media", 30)
     for number in range(1, 5):
         media.keep(request(number), {"image": picture(number + 60)})
     media.keep(request(5), {"audio": sound(65)})
     media.keep(request(6), {"image": picture(66), "audio": sound(66)})
     endpoint = dict.fromkeys(range(1, 5), "classify_image") | {5: "recognize_speech", 6: "extract", 7: "classify_image"}
+    endpoint[9] = "classify_image"
     answers = [
-        {"request_id": request(n), "endpoint": kind, "pictured": "a", "heard": "a"} for n, kind in endpoint.items()
+        {"request_id": request(n), "endpoint": kind, "pictured": "a", "heard": "a", "image_objects": 3 if n == 9 else 1}
+        for n, kind in endpoint.items()
     ]
     write_rows(paths.prediction_log, answers, LOG_SCHEMA)
     given = [
@@ -58,6 +61,7 @@ def fill(paths: Paths) -> KeptMedia:
         {"request_id": request(6), "heard": "b", "consent": True},
         {"request_id": request(7), "pictured": "b", "consent": True},
         {"request_id": request(8), "pictured": "b", "consent": True},
+        {"request_id": request(9), "pictured": "b", "consent": True},
     ]
     write_rows(paths.prediction_log.parent / "feedback", given, FEEDBACK_SCHEMA)
     return media
@@ -79,6 +83,7 @@ def test_every_correction_has_a_state_that_says_why(tmp_path):
         6: "not one word: the recording came to /extract",
         7: "what was sent is not kept",
         8: "no such answer in the log",
+        9: "not one thing: 3 were found in the picture",
     }
     assert states(paths, KeptMedia(tmp_path / "elsewhere", 30))[1] == "what was sent is not kept"
 
@@ -131,7 +136,7 @@ def test_the_asset_shows_what_waits_and_why_the_rest_does_not(tmp_path):
     result = dg.materialize([asset], resources={"project": Project(root=str(tmp_path))})
     (made,) = result.get_asset_materialization_events()
     shown = made.materialization.metadata
-    assert shown["dagster/row_count"].value == 8
+    assert shown["dagster/row_count"].value == 9
     rows = {record.data["state"]: record.data["corrections"] for record in shown["states"].records}
     assert rows["waiting"] == 2, "keep_media_days is 0 here, but only the service deletes"
     assert rows["what was sent is not kept"] == 1

@@ -55,7 +55,7 @@ def see(tmp_path_factory) -> PictureClassifier:
         pytest.skip("MNIST is not prepared here: `make run SOURCE=mnist-fsdd`")
     out = tmp_path_factory.mktemp("digits") / "image_classifier"
     steps = PerBudget(900, 900, 900)
-    recipe = ImageRecipe(steps, 128, 0.01, 0.01, "adamw", 16, PerBudget(1, 1, 1), steps, 32, 24)
+    recipe = ImageRecipe(steps, 128, 0.01, 0.01, "adamw", 16, steps, 32, 24)
     images = datasets.load_images(paths)
     training.train_image_classifier(images, recipe, Training("quick", "cpu", 0), out, out.parent / "notes", False)
     return PictureClassifier(out, "cpu")

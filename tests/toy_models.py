@@ -83,9 +83,10 @@ def speech_recipe(steps: int, channels: int, extra_voices: float = 0.0) -> Speec
 
 
 def image_recipe(steps: int, channels: int, detector_steps: int = 10) -> ImageRecipe:
-    counted, twice = PerBudget(detector_steps, detector_steps, detector_steps), PerBudget(2, 2, 2)
-    detector = {"detector_steps": counted, "detector_batch_size": 8, "detector_channels": 8}
-    return ImageRecipe(**vars(recipe(steps, channels)), looks=twice, **detector)
+    counted = PerBudget(detector_steps, detector_steps, detector_steps)
+    return ImageRecipe(
+        **vars(recipe(steps, channels)), detector_steps=counted, detector_batch_size=8, detector_channels=8
+    )
 
 
 @lru_cache

@@ -29,6 +29,7 @@ LOG_SCHEMA = pa.schema(
         "image_bright_share": pa.float64(),
         "image_contrast": pa.float64(),
         "image_blur": pa.float64(),
+        "image_objects": pa.int64(),
         "audio_loudness_db": pa.float64(),
         "audio_snr_db": pa.float64(),
         "audio_bandwidth_hz": pa.float64(),
@@ -50,7 +51,8 @@ FEEDBACK_SCHEMA = pa.schema(
         "consent": pa.bool_(),
     }
 )
-ANSWERED = pa.schema([LOG_SCHEMA.field(name) for name in ("request_id", "time", "endpoint", "pictured", "heard")])
+_OF_ANSWERS = ("request_id", "time", "endpoint", "pictured", "heard", "image_objects")
+ANSWERED = pa.schema([LOG_SCHEMA.field(name) for name in _OF_ANSWERS])
 # The reference is made of labelled data, so it knows what the answers should have been.
 REFERENCE_SCHEMA = pa.schema([*LOG_SCHEMA, ("corrected_pictured", pa.string()), ("corrected_heard", pa.string())])
 REQUIRED = ("request_id", "time")
@@ -83,8 +85,9 @@ def read_log(folder: Path, start: date | datetime, end: date | datetime) -> pd.D
 def read_corrections(folder: Path) -> pd.DataFrame:
     """Every correction that ever came, the newest of each request, with the answer that it corrects; oldest first.
 
-    Columns are those of FEEDBACK_SCHEMA, then answered_at, endpoint, answered_pictured and answered_heard, which are
-    null where no answer of that id is in the log. Unreadable shards are named as by `read_log`.
+    Columns are those of FEEDBACK_SCHEMA, then answered_at, endpoint, answered_pictured, answered_heard and
+    image_objects, which are null where no answer of that id is in the log. Unreadable shards are named as by
+    `read_log`.
     """
     answers, unreadable = _read_partitions(folder, ANSWERED, date.min, date.max)
     feedback, lost = _read_partitions(folder.parent / "feedback", FEEDBACK_SCHEMA, date.min, date.max)

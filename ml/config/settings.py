@@ -100,7 +100,6 @@ class SpeechRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ImageRecipe(Recipe):
-    looks: PerBudget
     detector_steps: PerBudget
     detector_batch_size: int
     detector_channels: int

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LEARNING_RATE = 0.01
 FRAME = WORKING_SIDE / 4  # pixels of a picture laid into a composed one, at scale 1
+UNKNOWN_SHARES = (1.0, 0.3, 0.1, 0.03)  # of a found object's posterior of nothing known; with less, letters are digits
 FEW_PLANS, MANY_PLANS = 64, 256  # composed validation pictures: for the curve, and to choose the threshold
 
 
@@ -69,11 +70,15 @@ def composed(stock: collage.Stock, count: int, generator: torch.Generator) -> tu
 
 def decide(model: ImageCNN, card: dict, held: collage.Stock, seed: int) -> dict:
     """The `detector` section of a card with calibration and threshold, and what they give on composed validation
-    pictures: the probability that something is there by Platt scaling, and the threshold of the best F1."""
+    pictures: the probability that something is there by Platt scaling, and of threshold and unknown_share the best F1.
+
+    A found object is cut out less neatly than what the classifier learnt from, so it looks unknown more easily.
+    """
     generator = torch.Generator().manual_seed(seed + 2)
     plan = collage.draw_plan(held, MANY_PLANS, WORKING_SIDE, FRAME, collage.Span(), generator)
     pixels = collage.as_pixels(collage.compose(held, plan, generator))
     section = {"window": collage.window_of(held), "ink": held.plain, "calibration": [1.0, 0.0], "threshold": 0.5}
+    section["unknown_share"] = 1.0
     detector = Detector(model, {**card, "detector": section}, held.pixels.device)
     found = [detector(one) for one in pixels]
     truths = [collage.Truth.of(plan, held, row) for row in range(len(pixels))]
@@ -82,8 +87,9 @@ def decide(model: ImageCNN, card: dict, held: collage.Stock, seed: int) -> dict:
     section["calibration"] = platt(torch.from_numpy(raw), torch.from_numpy(there))
     detector = Detector(model, {**card, "detector": section}, held.pixels.device)
     found = [detector(one) for one in pixels]
-    section["threshold"], f1 = best_threshold(found, truths)
-    return {**section, "validation_f1": f1}
+    tries = {share: best_threshold([one.leniently(share) for one in found], truths) for share in UNKNOWN_SHARES}
+    share = max(tries, key=lambda share: tries[share][1])
+    return {**section, "unknown_share": share, "threshold": tries[share][0], "validation_f1": tries[share][1]}
 
 
 def platt(probabilities: Tensor, truth: Tensor, steps: int = 50) -> list[float]:

@@ -57,7 +57,6 @@ def train_image_classifier(
     train, held = required(images, "train", run.name), required(images, "validation", run.name)
     classes, (side, channels_in) = len(images.classes), images.pixels.shape[2:]
     arguments = {"classes": classes, "side": int(side), "channels_in": int(channels_in), "channels": recipe.channels}
-    arguments["looks"] = recipe.looks.of(training.budget)
     with seeded(run.seed):
         model = models.ImageCNN(**arguments)
     pixels, labels = resident_pixels(train, run.device), torch.from_numpy(np.array(train.labels)).to(run.device)
