@@ -22,9 +22,10 @@ def minutes(predictor: Predictor, speech: SpeechSet) -> dict[str, float | int]:
     spoken = [label for label in predictor.labels if label in set(np.array(speech.classes)[np.unique(speech.labels)])]
     asked = list(itertools.product(spoken, range(PER_LABEL)))
     found = {"absent": [], "present": []}
-    for number, (label, _) in enumerate(asked):
+    seeds = itertools.count(SEED)
+    for label, _ in asked:
         for kind, answers in found.items():
-            sound, true = _minute(speech, label, kind == "present", SEED + len(found) * number + len(answers))
+            sound, true = _minute(speech, label, kind == "present", next(seeds))
             answers.append(_is_found(predictor, speech.sample_rate_hz, label, sound, true))
     return {kind: float(np.mean(answers)) for kind, answers in found.items()} | {"n": len(asked)}
 

@@ -11,7 +11,6 @@ from typing import Any
 import dagster as dg
 
 from ml.config import MODALITIES, UserError, project_root
-from orchestration import runs
 from orchestration.assets.added import ASSET
 from orchestration.launch import failure_reason, prepare_instance
 from serving.cli.group import end_with
@@ -59,9 +58,9 @@ def run(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from orchestration.definitions import defs
 
     with dg.DagsterInstance.get() as instance:
-        result = runs.execute(
-            defs.resolve_job_def("adding"),
-            instance,
+        result = defs.resolve_job_def("adding").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
             run_config={"ops": {"added": {"config": config}}, "loggers": {"progress": {"config": {"steps": 1}}}},
         )
     for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):

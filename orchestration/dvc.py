@@ -89,10 +89,16 @@ class DvcPipeline:
     def learnt_from(self, modality: str) -> tuple[str, list[str]]:
         """The `version` of the raw data that the prepared ones are made of, and the added shards among them: more may
         have been added since."""
+        shards = self.shards_of(f"prepared@{modality}")
+        later = f"+{added.version_of(shards)}" if shards else ""
+        return str(self._locked(f"raw@{modality}")["outs"][0]["md5"]) + later, [file.stem for file in shards]
+
+    def shards_of(self, stage: str) -> list[Path]:
+        """.dvc files of the added shards that a stage has read, as its lock tells."""
+        modality = stage.partition("@")[2]
         place = self._relative(self.paths.added(modality))
-        then = next(dep["md5"] for dep in self._locked(f"validated@{modality}")["deps"] if dep["path"] == place)
-        shards = added.shards_at(self.paths, modality, then)
-        return str(self._locked(f"raw@{modality}")["outs"][0]["md5"]) + (f"+{then}" if shards else ""), shards
+        then = next(dep["md5"] for dep in self._locked(stage)["deps"] if dep["path"] == place)
+        return added.tracked_at(self.paths, modality, then)
 
     def _locked(self, stage: str) -> dict[str, Any]:
         file = self.paths.pipeline.with_suffix(".lock")

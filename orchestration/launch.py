@@ -168,10 +168,10 @@ def changed_additions(project: Project, instance: dg.DagsterInstance) -> set[str
 
 def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetKey]) -> None:
     job = defs.resolve_job_def("lineage")
-    result = runs.execute(
-        job,
-        instance,
+    result = job.execute_in_process(
+        instance=instance,
         asset_selection=due,
+        raise_on_error=False,
         run_config={"loggers": {"progress": {"config": {"steps": len(due)}}}},
     )
     if any(_interrupted(event) for event in result.all_events):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import dagster as dg
 
 from ml.config import UserError, project_root
-from orchestration import runs
 from orchestration.launch import failure_reason, prepare_instance
 from serving.cli.group import end_with
 
@@ -44,9 +43,9 @@ def _run(reason: str, to: str) -> dict:
     from orchestration.definitions import defs
 
     with dg.DagsterInstance.get() as instance:
-        result = runs.execute(
-            defs.resolve_job_def("rollback"),
-            instance,
+        result = defs.resolve_job_def("rollback").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
             run_config={
                 "ops": {"champion": {"config": {"roll_back_to": to, "reason": reason}}},
                 "loggers": {"progress": {"config": {"steps": 2}}},

@@ -1,26 +1,15 @@
-"""Runs of a job in this process, and runs whose process is gone."""
+"""Runs whose process is gone."""
 
-import uuid
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 import psutil
 
 from ml.config import project_root
-from ml.files import turn_at
+from ml.files import one_line_faults
 
 AT_WORK = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
-
-
-def execute(job: dg.JobDefinition, instance: dg.DagsterInstance, **how: Any) -> dg.ExecuteInProcessResult:
-    """Execute a job in this process, by which its run can be told alive; how: as `execute_in_process` takes it."""
-    run_id = str(uuid.uuid4())
-    lock = _lock(instance, run_id)
-    with turn_at(lock):
-        result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False, **how)
-    lock.unlink(missing_ok=True)
-    return result
+CLOCK_S = 5.0  # that a process may seem to have begun after it told of itself
 
 
 def bury(instance: dg.DagsterInstance) -> list[str]:
@@ -28,32 +17,37 @@ def bury(instance: dg.DagsterInstance) -> list[str]:
 
     Dagster itself would wait for them for ever, and start nothing that is queued.
     """
-    records = instance.get_run_records(dg.RunsFilter(statuses=list(AT_WORK)))
-    dead = [record for record in records if _is_dead(instance, record)]
-    for record in dead:
-        instance.report_run_failed(record.dagster_run, "its process ended without a word: killed, or the machine was")
-        _lock(instance, record.dagster_run.run_id).unlink(missing_ok=True)
-    return [record.dagster_run.run_id for record in dead]
+    dead = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=list(AT_WORK))):
+        run = instance.get_run_by_id(record.dagster_run.run_id)  # again, for it may have ended meanwhile
+        processes = list(_processes(instance, record.dagster_run.run_id))
+        if run and run.status in AT_WORK and processes and not any(_lives(*process) for process in processes):
+            instance.report_run_failed(run, "its process ended without a word: it was killed, or the machine restarted")
+            dead.append(run.run_id)
+    return dead
 
 
-def _is_dead(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
-    if record.start_time and record.start_time < psutil.boot_time():
-        return True
-    lock = _lock(instance, record.dagster_run.run_id)
-    if not lock.exists():  # of the daemon, which sees to it
-        return False
+def _processes(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[int, float]]:
+    """Number of every process that told of its work for a run, and when."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        event = entry.dagster_event
+        if event and (number := event.engine_event_data.metadata.get("pid")):
+            yield int(str(number.value)), entry.timestamp
+
+
+def _lives(number: int, told: float) -> bool:
+    """Whether the process that told of itself at that time is still there; numbers are given again."""
     try:
-        with turn_at(lock, wait=False):
-            return True
-    except BlockingIOError:
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= told + CLOCK_S
+    except psutil.NoSuchProcess:
         return False
-
-
-def _lock(instance: dg.DagsterInstance, run_id: str) -> Path:
-    return Path(instance.root_directory) / "at_work" / run_id
+    except psutil.AccessDenied:
+        return True
 
 
 if __name__ == "__main__":  # before the UI and its daemon start
     from orchestration.launch import prepare_instance
 
-    prepare_instance(project_root())
+    with one_line_faults():
+        prepare_instance(project_root())

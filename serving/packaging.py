@@ -162,7 +162,7 @@ def _closure(roots: tuple[str, ...]) -> set[str]:
 
 
 def packed() -> list[Path]:
-    """The project's files that a Bento holds beside its model."""
+    """The project's files that a Bento holds beside its model and its `requirements`."""
     return sorted({file for pattern in INCLUDED for file in CODE.glob(pattern) if file.is_file()})
 
 

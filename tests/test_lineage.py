@@ -89,7 +89,7 @@ def test_the_daily_schedule_asks_for_the_day_before():
 
 @pytest.mark.parametrize("changed", ["params.yaml", "serving/page/index.html", "ml/features.py"])
 def test_the_bento_is_due_when_anything_in_it_changes(graph, tmp_path, monkeypatch, changed):
-    held = resources.digest(resources.files_digest(packaging.packed()))
+    held = resources.digest(resources.files_digest(packaging.packed()), packaging.requirements())
     assert graph.get(dg.AssetKey("bento")).code_version == held
     for file in packaging.packed():
         (tmp_path / file.relative_to(packaging.CODE)).parent.mkdir(parents=True, exist_ok=True)

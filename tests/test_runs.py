@@ -15,8 +15,6 @@ from orchestration import runs
 SCRIPT = """
 import time, sys
 import dagster as dg
-from orchestration import runs
-
 @dg.op
 def wait():
     print("at work", flush=True)
@@ -27,7 +25,7 @@ def waiting():
     wait()
 
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
-    runs.execute(waiting, instance)
+    waiting.execute_in_process(instance=instance)
 """
 
 
@@ -64,20 +62,6 @@ def test_a_run_is_buried_once_its_process_was_killed_and_not_before(instance, wa
     assert runs.bury(instance) == []
 
 
-def test_a_run_from_before_the_machine_was_started_is_buried(instance, waiting, monkeypatch):
-    monkeypatch.setattr(psutil, "boot_time", lambda: time.time() + 1)
+def test_a_process_that_got_the_number_of_a_dead_one_keeps_no_run_alive(instance, waiting, monkeypatch):
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 60)
     assert len(runs.bury(instance)) == 1
-
-
-def test_a_run_that_ends_leaves_nothing_behind(instance, tmp_path):
-    @dg.op
-    def nothing():
-        pass
-
-    @dg.job
-    def idle():
-        nothing()
-
-    assert runs.execute(idle, instance).success
-    assert status(instance) == ["SUCCESS"]
-    assert list((tmp_path / "at_work").iterdir()) == []

@@ -20,6 +20,7 @@ from ml.predictor.locating import area, fills, ink_box, whole_box
 
 IMAGE_KINDS = {"image_cnn": ImageCNN}
 SPEECH_KINDS = {f"speech_{kind}": model for kind, model in models.SPEECH_MODELS.items()}
+MOST_OF_INK = 0.4  # of its box's area: a thing with less of it is one of several
 PICTURES_PER_PASS = 256
 CLIPS_PER_PASS = 32
 Answers = tuple[np.ndarray, np.ndarray]  # posteriors (n, classes), embeddings (n, d)
@@ -42,13 +43,15 @@ class PictureClassifier:
     def picture(self, pixels: np.ndarray) -> Picture:
         """What one picture shows and where, if it is large enough for several things also of each.
 
-        A thing that fills the picture as those of training do, or of which what is drawn does, is judged by the whole
+        A thing that fills the picture as those of training do, or is most of the ink that does, is judged by the whole
         picture, as `__call__` does.
         """
         posteriors, embeddings = self([checked_picture(pixels)])
         whole, classes = posteriors[0], tuple(self.card["classes"])
         objects, ink = self._objects(pixels, classes), ink_box(pixels)
-        boxes = [box for box in (*(one.box for one in objects), ink) if box is not None and fills(box, pixels)]
+        boxes = [one.box for one in objects]
+        boxes += [ink] if ink and all(area(box) >= MOST_OF_INK * area(ink) for box in boxes) else []
+        boxes = [box for box in boxes if fills(box, pixels)]
         if len(objects) > 1 or (objects and not boxes):
             return Picture(objects[0].label, objects[0].probabilities, embeddings[0], objects)
         probabilities = dict(zip(classes, whole.tolist(), strict=False))

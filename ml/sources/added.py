@@ -70,30 +70,42 @@ class Addition:
 
 def version(paths: Paths, modality: str) -> str | None:
     """DVC's hash of a folder with the shards added so far; None where there are none."""
-    listing = _listing(paths, modality)
-    return _hash_of(listing) if listing else None
+    files = _dvc_files(paths, modality)
+    return version_of(files) if files else None
 
 
-def shards_at(paths: Paths, modality: str, version: str) -> list[str]:
-    """Names of the shards that were there when DVC's hash of the folder was `version`, oldest first; [] for no shards.
+def version_of(tracked: Sequence[Path]) -> str:
+    """DVC's hash of a folder with just the shards of these .dvc files."""
+    return _folder_hash(_row(file) for file in tracked)
 
-    Shards only ever come, so they are the first so many. Raises UserError where that is no state of the folder.
+
+def tracked_at(paths: Paths, modality: str, dependency: str) -> list[Path]:
+    """.dvc files of the shards that were there when DVC's hash of the folder, with the .dvc files, was `dependency`.
+
+    Shards only ever come, so they are the first so many; all, where it is none of these states.
     """
-    listing = _listing(paths, modality)
-    for count in range(len(listing), -1, -1):
-        if _hash_of(listing[:count]) == version:
-            return [row["relpath"] for row in listing[:count]]
-    raise UserError(f"{paths.added(modality)}: was never in the state {version}; run `make run`")
+    files = _dvc_files(paths, modality)
+    own = {file: {"md5": hashlib.md5(file.read_bytes()).hexdigest(), "relpath": file.name} for file in files}
+    for count in range(len(files), -1, -1):
+        if _folder_hash(row for file in files[:count] for row in (_row(file), own[file])) == dependency:
+            return files[:count]
+    return files
 
 
-def _listing(paths: Paths, modality: str) -> list[dict[str, str]]:
+def _dvc_files(paths: Paths, modality: str) -> list[Path]:
+    return sorted(paths.added(modality).glob("*.parquet.dvc"))
+
+
+def _row(tracked: Path) -> dict[str, str]:
+    """What DVC lists of a shard."""
     import yaml
 
-    outs = [yaml.safe_load(file.read_text())["outs"][0] for file in sorted(paths.added(modality).glob("*.parquet.dvc"))]
-    return [{"md5": out["md5"], "relpath": out["path"]} for out in outs]
+    out = yaml.safe_load(tracked.read_text())["outs"][0]
+    return {"md5": out["md5"], "relpath": out["path"]}
 
 
-def _hash_of(listing: Sequence[Mapping[str, str]]) -> str:
+def _folder_hash(rows: Iterable[Mapping[str, str]]) -> str:
+    listing = sorted(rows, key=lambda row: row["relpath"])
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 

@@ -137,10 +137,9 @@ class Appointment(dg.Config):
     ),  # judged every week by schedule
 )
 @plainly
-@in_turn
 def champion(context: dg.AssetExecutionContext, project: Project, config: Appointment) -> dg.MaterializeResult:
     run = context.run.run_id
-    outcome = _rolled_back(project, config, run) if config.roll_back_to else consider(project, run)
+    outcome = _rolled_back(project, config, run) if config.roll_back_to else in_turn(consider)(project, run)
     context.log.info(outcome.reason)
     context.instance.add_run_tags(run, {OUTCOME: PROMOTED if outcome.promoted else SAME if outcome.same else KEPT})
     return dg.MaterializeResult(

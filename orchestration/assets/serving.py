@@ -13,7 +13,7 @@ from serving import packaging
     kinds={"bentoml"},
     owners=["team:operations"],
     description="The service with the champion inside, ready for `make serve`, `bentoml serve` or a container.",
-    code_version=digest(files_digest(packaging.packed())),
+    code_version=digest(files_digest(packaging.packed()), packaging.requirements()),
 )
 @plainly
 def bento(project: Project) -> dg.MaterializeResult:

@@ -14,6 +14,7 @@ const MIX_SIR_DB = 0;
 const WAVE_HEIGHT = 22;
 const MIX_OFFSET = 0.3; // of the first word's length: they overlap, and neither hides the other
 let clicks = 0;
+let prepared = Promise.resolve(); // once what was clicked before stands in its place
 
 /** ask: what to do once picture and recording are in place. */
 export async function offerExamples(ask) {
@@ -65,6 +66,7 @@ const mixTwo = ({ picture }, ask) =>
 async function newest(ask, prepare) {
   const mine = ++clicks;
   forget();
-  await prepare();
+  prepared = prepared.catch(() => {}).then(() => mine === clicks && prepare());
+  await prepared;
   if (mine === clicks) await ask();
 }
