@@ -29,7 +29,7 @@ def blind_separator(speech: SpeechSet, settings: Settings, folder: Path) -> Sepa
     run = loop.plan_run("blind_separator", recipe, settings.training, {"audio": speech.digest}, folder)
     run = loop.half_precision(run)
     if not (out / models.CARD).is_file() or models.read_card(out)["run"] != run.digest:
-        _train(run, speech, out, recipe.body(settings.training.budget))
+        _train(run, speech, out, {**recipe.body(settings.training.budget), "others": 0})  # it hears no words
     model, _ = load_extractor(out)
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ class Recurrent(nn.Module):
     def forward(self, states: Tensor, query: Tensor | None = None) -> Tensor:
         given = states
         if self.condition is not None and query is not None:
-            scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
+            scale, shift = self.condition(query.transpose(1, 2)).transpose(1, 2).chunk(2, dim=1)  # (b, channels, 1)
             given = states * (1 + scale) + shift
         heard, _ = self.layer(given.transpose(1, 2))  # (b, frames, 2 hidden)
         return states + self.project(heard).transpose(1, 2)  # (b, channels, frames)

@@ -230,8 +230,8 @@ plan.
 - Queries are the calibrated posteriors of test pictures of the word. Levels are root mean squares over active samples,
   which run from the first to the last sample above -40 dB of a clip's peak. A place counts at IoU 0.5;
   average precision weighs each by its own score, also those that are too unsure to be told.
-- `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard. That extra voices help was
-  first seen on nicolas; theo's figures chose nothing.
+- `--leave-out SPEAKER` makes the scenes of all clips of one speaker whom training never heard. That extra voices help
+  was first seen on nicolas; theo's figures chose nothing.
 - Recordings may say words of no label. Scenes of training that are not among the hardest have three in ten of the words
   that nobody asks for played backwards, which sounds like speech and says nothing known. How often a label is found in
   other words all the same stands below, where it was measured: one word between pauses of 0.1 s, asked for every label.

@@ -20,6 +20,7 @@ PRESENCE_SHARPNESS = 4.0
 UNASKED_LOGIT = -6.0
 RARE_LOGIT = -3.0  # that a frame is a word's centre, before anything is learnt
 DILATIONS = (1, 2, 4, 8)
+REST_REACH = (3, 5)  # bins and frames round about
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,13 @@ class Extractor(nn.Module):
     once more beside what the first made of it, is told by FiLM in every block (arXiv 1709.07871) what the picture asks
     for, and by the first where that was heard; it ends in a bounded complex mask on the mixture's spectrum (window
     32 ms, hop 16 ms, square-root Hann). It may be wider and deeper than the first: `extracting_channels`,
-    `extracting_blocks`. Once trained, it takes the mean of so many `looks`, each with its frames a little later: their
-    errors differ. Nothing global enters but one gain for the whole recording, and presence is the soft maximum of a
-    frame score, so a long recording may be cut into pieces that overlap by `context_frames` and give the same answer.
+    `extracting_blocks`. Nothing global enters but one gain for the whole recording, and presence is the soft maximum
+    of a frame score, so a long recording may be cut into pieces that overlap by `context_frames` and give the same
+    answer.
+
+    Once trained, it takes the mean of so many `looks`, each with its frames a little later: their errors differ. For
+    the same reason it asks with `others` for the other words that it hears as well, and shares out what neither answer
+    explains (mixture consistency, arXiv 1811.08521), less the more that is.
     """
 
     window: Tensor
@@ -63,8 +68,10 @@ class Extractor(nn.Module):
         extracting_channels: int | None = None,
         extracting_blocks: int | None = None,
         looks: int = 1,
+        others: bool = False,
     ):
         super().__init__()
+        self.others = others
         wide, half = extracting_channels or channels, (blocks + 1) // 2
         blocks = blocks if extracting_blocks is None else half + extracting_blocks
         self.labels, self.sample_rate_hz = tuple(labels), sample_rate_hz
@@ -74,7 +81,7 @@ class Extractor(nn.Module):
         self.bins, known = self.hop_samples + 1, len(self.labels)
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
         self.shifts = [self.hop_samples * look // looks for look in range(looks)]
-        self.context_frames = sum(dilations) + 3  # to each side of a frame that its answer depends on
+        self.context_frames = sum(dilations) + 4  # to each side of a frame that its answer depends on
         self.encode = nn.Conv1d(3 * self.bins, channels, 1)
         with torch.no_grad():
             self.encode.weight[:, : self.bins] *= 3**0.5
@@ -117,12 +124,23 @@ class Extractor(nn.Module):
         word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
         word_presence = soft_maximum(word_scores)  # (b, labels)
         places = places_asked_for(query, word_places[about])  # (q, 4, frames)
-        states = self.enter(torch.cat((states, seen), dim=1))[about] + self.locate(torch.sigmoid(places[:, 3:]))
+        entered, spectrum = self.enter(torch.cat((states, seen), dim=1))[about], spectrum[about]
+        answer = self.extract(entered, spectrum, query[:, :, None], places[:, 3])  # (q, bins, frames)
+        if self.others and not self.training:
+            heard = others_heard(query, active[about])  # (q, labels, frames)
+            theirs = self.extract(entered, spectrum, heard, asked_for(heard, active[about]))
+            answer = answer + shared_rest(spectrum, answer, theirs, heard)
+        estimate = self.invert(answer, mixture.shape[1])  # (q, samples)
+        presence = asked_for(query[:, :, None], word_presence[about, :, None])[:, 0]
+        return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
+
+    def extract(self, entered: Tensor, spectrum: Tensor, query: Tensor, active: Tensor) -> Tensor:
+        """What is asked for (q, bins, frames) of a spectrum (q, bins, frames), by a query (q, labels, frames or 1) and
+        logits (q, frames) of where that was heard."""
+        states = entered + self.locate(torch.sigmoid(active)[:, None])
         for block in self.extracting:
             states = block(states, query)
-        estimate = self.invert(spectrum[about] * self.bounded_mask(states), mixture.shape[1])  # (q, samples)
-        presence = asked_for(query, word_presence[about, :, None])[:, 0]
-        return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
+        return spectrum * self.bounded_mask(states)
 
     def frames(self, samples: int) -> int:
         """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
@@ -174,21 +192,43 @@ class Block(nn.Module):
 
 
 class AskedBlock(Block):
-    """A block whose hidden states are scaled and shifted by the query (FiLM)."""
+    """A block whose hidden states are scaled and shifted by the query (b, labels, frames or 1) (FiLM)."""
 
     def __init__(self, channels: int, dilation: int, labels: int):
         super().__init__(channels, dilation)
         self.condition = nn.Linear(labels, 2 * channels)
 
     def forward(self, states: Tensor, query: Tensor) -> Tensor:
-        scale, shift = self.condition(query)[:, :, None].chunk(2, dim=1)  # (b, channels, 1)
+        scale, shift = (
+            self.condition(query.transpose(1, 2)).transpose(1, 2).chunk(2, dim=1)
+        )  # (b, channels, frames or 1)
         return states + self.mix(torch.relu(self.convolve(states) * (1 + scale) + shift))  # (b, channels, frames)
 
 
+def others_heard(query: Tensor, active: Tensor) -> Tensor:
+    """In every frame the label that is heard most surely of those that the query (b, labels) does not ask for, as a
+    query (b, labels, frames) of its own, by their logits `active` (b, labels, frames); zeros where none is heard."""
+    sure = active.sigmoid() * (1 - query[:, :, None])
+    return ((sure == sure.amax(1, keepdim=True)) & (sure > 0.5)).to(sure.dtype)
+
+
+def shared_rest(spectrum: Tensor, answer: Tensor, others: Tensor, heard: Tensor) -> Tensor:
+    """What an answer is to take of what it and that for other words leave of a spectrum, all (b, bins, frames).
+
+    Half where others are `heard` (b, labels, frames); less, the more is left round about, for that is neither's.
+    """
+    rest = spectrum - answer - others
+    power = torch.stack((answer.abs().square() + others.abs().square(), rest.abs().square()), dim=1)
+    padding = (REST_REACH[0] // 2, REST_REACH[1] // 2)
+    near = nn.functional.avg_pool2d(power, REST_REACH, stride=1, padding=padding, count_include_pad=False)
+    said, left = near.unbind(1)
+    return 0.5 * heard.amax(1, keepdim=True) * (said / (said + 2 * left + 1e-9)).square() * rest
+
+
 def asked_for(query: Tensor, logits: Tensor) -> Tensor:
-    """Mean (b, frames) of logits (b, labels, frames) over the query (b, labels); what it leaves open counts as no."""
-    rest = 1 - query.sum(1, keepdim=True)  # (b, 1)
-    return torch.einsum("bl,blf->bf", query, logits) + UNASKED_LOGIT * rest
+    """Mean (b, frames) of logits (b, labels, frames) over the query (b, labels, frames or 1); what it leaves open
+    counts as no."""
+    return (query * logits).sum(1) + UNASKED_LOGIT * (1 - query.sum(1))
 
 
 def places_asked_for(query: Tensor, word_places: Tensor) -> Tensor:
@@ -196,6 +236,7 @@ def places_asked_for(query: Tensor, word_places: Tensor) -> Tensor:
     centres, *edges, active = word_places.unbind(2)  # (b, labels, frames) each
     weights = query / query.sum(1, keepdim=True).clamp(min=1e-6)
     edges = [torch.einsum("bl,blf->bf", weights, edge) for edge in edges]
+    query = query[:, :, None]
     return torch.stack((asked_for(query, centres), *edges, asked_for(query, active)), dim=1)
 
 

@@ -72,6 +72,39 @@ def test_looks_are_taken_at_even_shares_of_a_hop_and_only_by_a_trained_extractor
     assert torch.equal(four.train()(mixture, query).estimate, one(mixture, query).estimate)
 
 
+def test_two_words_that_leave_nothing_else_share_what_neither_explains():
+    answer, others, rest = (torch.randn(1, 9, 20, dtype=torch.complex64, generator=generator(k)) for k in (1, 2, 3))
+    heard = torch.zeros(1, 3, 20)
+    heard[:, 1, :10] = 1
+    small = extraction.shared_rest(answer + others + 1e-3 * rest, answer, others, heard)
+    assert torch.allclose(small[:, :, :10], 0.5e-3 * rest[:, :, :10], atol=1e-5)
+    assert not small[:, :, 10:].any(), "no other word is heard there"
+    large = extraction.shared_rest(answer + others + 10 * rest, answer, others, heard)
+    assert large.abs().mean() < 0.02 * (10 * rest).abs().mean(), "so much is noise, and neither's"
+
+
+def test_of_the_other_words_the_surest_is_asked_for_where_it_is_heard():
+    active = torch.full((1, 3, 4), -5.0)
+    active[0, 0] = 3.0
+    active[0, 1, 1:] = 2.0
+    active[0, 2, 3] = 4.0
+    query = torch.tensor([[1.0, 0.0, 0.0]])
+    found = extraction.others_heard(query, active)
+    assert found[0].tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+
+
+def test_asking_for_others_too_changes_the_answer_of_a_trained_extractor_alone():
+    plain, mixture, query = extractor(), mixtures(), queries()
+    torch.manual_seed(0)
+    both = extraction.Extractor(LABELS, RATE_HZ, channels=24, blocks=3, others=True).eval()
+    with torch.no_grad():
+        for model in (plain, both):
+            model.scores[-1].bias[3:6] = 4.0  # every word seems to sound all the time
+    assert not torch.allclose(both(mixture, query).estimate, plain(mixture, query).estimate, atol=1e-4)
+    assert torch.equal(both(mixture, query).places, plain(mixture, query).places)
+    assert torch.equal(both.train()(mixture, query).estimate, plain.train()(mixture, query).estimate)
+
+
 def test_a_long_recording_in_overlapping_pieces_gives_the_same_answer():
     model, mixture, query = extractor(), mixtures(1, 64 * 100), queries(1)
     gain = extraction.recording_gain(mixture, model.window_samples)

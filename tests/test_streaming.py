@@ -187,7 +187,7 @@ def test_the_surest_word_is_held_until_it_is_told(block):
 def test_deep_extractors_answer_by_pieces_as_on_the_whole(tmp_path, monkeypatch, extra):
     monkeypatch.setattr(streaming, "BLOCK_SAMPLES", 3000)
     torch.manual_seed(3)
-    body = {"channels": 12, "blocks": 8, "extracting_blocks": 6, "looks": 3}
+    body = {"channels": 12, "blocks": 8, "extracting_blocks": 6, "looks": 3, "others": 1}
     model = Extractor(LABELS, RATE_HZ, **body).eval()
     with torch.no_grad():  # so far from the identity that the farthest frames matter
         for block in (*model.listening, *model.extracting):

@@ -22,7 +22,8 @@ from ml.training.batches import AHEAD, Shuffle
 CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(
     *(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, 2),
-    *(PerBudget(32, 32, 32), PerBudget(1, 1, 1), PerBudget(1, 1, 1)),  # channels, blocks that extract, looks
+    *(PerBudget(32, 32, 32), PerBudget(1, 1, 1)),  # channels and blocks that extract
+    *(PerBudget(1, 1, 1), PerBudget(0, 0, 0)),  # looks, others
     *(0.8, 0.15, 0),  # scene_s, speed_change, extra_voices
 )  # fmt: skip
 
@@ -518,7 +519,7 @@ out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
 training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
 training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
 small = ExtractorRecipe(
-    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), PerBudget(1, 1, 1), PerBudget(1, 1, 1),
+    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), *[PerBudget(1, 1, 1)] * 3,
     scene_s=0.8, speed_change=0.15, extra_voices=0,
 )  # fmt: skip
 training.train_speech_extractor(

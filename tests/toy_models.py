@@ -101,7 +101,8 @@ def toy_candidates(out: Path) -> Path:
         training.train_speech_classifier(kind, speech, speech_recipe(60, 12), how, target, notes, False)
     small = ExtractorRecipe(
         *(PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, 8),
-        *(PerBudget(24, 24, 24), PerBudget(4, 4, 4), PerBudget(1, 1, 1)),  # channels, blocks that extract, looks
+        *(PerBudget(24, 24, 24), PerBudget(4, 4, 4)),  # channels and blocks that extract
+        *(PerBudget(2, 2, 2), PerBudget(1, 1, 1)),  # looks, others
         *(1.0, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip
     image, target = out / "image_classifier", out / "speech_extractor"

@@ -45,6 +45,7 @@ RANGES = {
     "promotion.confidence": (0.5, 0.9999),
     "retraining.backoff": (1, 100),
     "speech_extractor.speed_change": (0, 0.15),
+    **{f"speech_extractor.others.{budget}": (0, 1) for budget in BUDGETS},
 }
 ORDERED = (("least_snr_db", "most_snr_db"), ("cooldown_hours", "max_cooldown_hours"))  # of one section
 
@@ -122,7 +123,7 @@ def _in_range(value, where: str, file: str):
         raise UserError(f"{file}: {where}: expected a finite number, got {value!r}")
     if where.endswith("seed") and not 0 <= value <= LAST_SEED:
         raise UserError(f"{file}: {where}: expected a whole number from 0 to {LAST_SEED}, got {value!r}")
-    if where.rpartition(".")[2] in AT_LEAST_ONE and value < 1:
+    if where.rpartition(".")[2] in AT_LEAST_ONE and where not in RANGES and value < 1:
         raise UserError(f"{file}: {where}: expected a number from 1 up, got {value!r}")
     if isinstance(value, int | float) and not where.endswith("_db") and value < 0:
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")

@@ -113,13 +113,14 @@ class ExtractorRecipe(Recipe):
     extracting_channels: PerBudget
     extracting_blocks: PerBudget
     looks: PerBudget
+    others: PerBudget
     scene_s: float
     speed_change: float
     extra_voices: float
 
     def body(self, budget: str) -> dict[str, int]:
         """The extractor's own arguments at this budget."""
-        varying = ("extracting_channels", "extracting_blocks", "looks")
+        varying = ("extracting_channels", "extracting_blocks", "looks", "others")
         return {"channels": self.channels, "blocks": self.blocks} | {k: getattr(self, k).of(budget) for k in varying}
 
 

@@ -87,7 +87,7 @@ class Separator:
             estimate=output.estimate[0, piece.before : piece.before + piece.own].cpu().numpy(),
             places=probable(output.places)[0, :, frames].cpu().numpy(),
             word_places=probable(output.word_places)[0, :, :, frames].cpu().numpy(),
-            presence=float(asked_for(query, so_far[:, :, None]).sigmoid()),
+            presence=float(asked_for(query[:, :, None], so_far[:, :, None]).sigmoid()),
             word_presence=so_far[0].sigmoid().cpu().numpy(),
             last=piece.last,
         )
