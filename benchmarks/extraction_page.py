@@ -161,7 +161,7 @@ def _bodies(file: Path) -> str:
 `SEEHEAR_SOURCE={record["source"]} python -m benchmarks bodies`, seed {first["seed"]}, {first["steps"]} steps each
 by the same recipe, whose rate was chosen for the convolutions, and at half of that rate, {record["machine"]}.
 Validation scenes: separation of two words at 0 dB in full overlap, presence and the word's places in mixed scenes,
-half of them without the word.
+half of them without the word. {record.get("remark", "")}
 
 | body | learning rate | parameters | training (s) | SI-SDR improvement (dB) | presence AUC | F1 of the word's places |
 |---|---|---|---|---|---|---|

@@ -14,6 +14,10 @@ import requests
 import yaml
 from conftest import commit_all, copy_checkout, free_port, project_environment
 
+from ml.config import Paths
+from ml.predictor import read_goldens
+from serving import client, packaging
+
 pytestmark = pytest.mark.timeout(1200)
 
 LAUNCH = """
@@ -159,8 +163,14 @@ def test_the_evaluation_keeps_its_contract(materialized):
 
 
 def test_the_answers_of_a_day_get_a_drift_report(materialized, second_run):
-    """The service that the run asked has logged its answers; so few of them are not enough to tell."""
+    """So few of them are not enough to tell; what a run asked its service nobody has sent, so it is not among them."""
     project, day = materialized["project"], datetime.now(UTC).date().isoformat()
+    paths = Paths(project, "starter")
+    assert not paths.prediction_log.exists()
+    tag = packaging.read_champion(paths).tag
+    golden = read_goldens(packaging.stored_bundle(tag, paths))[0]
+    with client.serve(packaging.bento_of(tag, paths), paths) as url:
+        client.ask(url, golden.picture, golden.recording)
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "orchestration.definitions"]
     done = subprocess.run(
         [*command, "--select", 'key:"drift_report"', "--partition", day],
