@@ -199,9 +199,8 @@ class AskedBlock(Block):
         self.condition = nn.Linear(labels, 2 * channels)
 
     def forward(self, states: Tensor, query: Tensor) -> Tensor:
-        scale, shift = (
-            self.condition(query.transpose(1, 2)).transpose(1, 2).chunk(2, dim=1)
-        )  # (b, channels, frames or 1)
+        told = self.condition(query.transpose(1, 2)).transpose(1, 2)  # (b, 2 channels, frames or 1)
+        scale, shift = told.chunk(2, dim=1)
         return states + self.mix(torch.relu(self.convolve(states) * (1 + scale) + shift))  # (b, channels, frames)
 
 

@@ -14,6 +14,7 @@ from ml.config import Training, UserError
 from ml.datasets import ImageSet
 from ml.features import to_pictures
 from ml.finding import working_picture
+from ml.predictor.answers import PicturedObject
 from ml.predictor.classifying import PictureClassifier
 from ml.training import objects
 
@@ -206,6 +207,30 @@ def test_the_model_is_one_file_that_says_how_it_finds(see):
     decided = {"calibration", "threshold", "unknown_share", "validation_f1"}
     assert see.card["detector"].keys() == {"window", "ink", *decided}
     assert see.card["detector"]["ink"] is True
+
+
+@pytest.mark.parametrize(("side", "by_the_whole"), [(50, True), (20, False)])
+def test_one_found_thing_answers_for_the_picture_unless_it_is_most_of_what_is_drawn(
+    see, monkeypatch, side, by_the_whole
+):
+    """The finder's answer is a stand-in: a part of a square of 70 pixels that fills the picture."""
+    label = CLASSES[0]
+    found = PicturedObject(label, 0.9, (15, 15, 15 + side, 15 + side), dict.fromkeys(CLASSES, 0.3))
+    monkeypatch.setattr(see, "_objects", lambda *_: [found])
+    pixels = np.zeros((100, 100, see.card["channels"]), np.uint8)
+    pixels[15:85, 15:85] = 255
+    answer = see.picture(pixels)
+    assert (answer.objects == [found]) is not by_the_whole
+    if by_the_whole:
+        assert answer.probabilities[label] == pytest.approx(see([pixels])[0][0][0])
+
+
+def test_a_card_from_before_there_was_an_unknown_share_answers_as_it_did(see, monkeypatch):
+    scene = np.zeros((120, 120, see.card["channels"]), np.uint8)
+    monkeypatch.setitem(see._detector._how, "unknown_share", 1.0)
+    now = see._detector(scene).posteriors
+    monkeypatch.delitem(see._detector._how, "unknown_share")
+    assert np.array_equal(see._detector(scene).posteriors, now)
 
 
 def test_a_model_without_a_finder_still_answers(tmp_path):
