@@ -78,16 +78,15 @@ def publish(paths: Paths, settings: Settings) -> None:
     """docs/recognition.json, which is all that the pages are written from: every piece of this plan that was measured.
 
     A piece that is not in the store stays as it was published, as long as it is of the present recipe. The figures stay
-    as they are until every kind's grid is whole; those of another budget until all of this one's are there.
+    as they are until every kind's grid is whole; those of another budget until this one has tested every kind once.
     """
     file, budget = paths.root / "docs" / "recognition.json", settings.training.budget
     before = json.loads(file.read_text()) if file.exists() else {"budget": budget, "pieces": {}}
-    same = before["budget"] == budget
-    results = (before["pieces"] if same else {}) | read_results(paths)
-    keys = [piece.key(settings) for piece in plan.pieces(settings, results)]
+    results = before["pieces"] | read_results(paths)
+    keys = {piece.key(settings): piece for piece in plan.pieces(settings, results)}
     how = {kind: plan.chosen(results, kind, settings) for kind in plan.SPEECH_KINDS}
-    missing = [key for key in keys if key not in results]
-    if not all(how.values()) or (missing and not same):
+    tested = {keys[key].kind for key in keys if key in results and keys[key].part == "final"}
+    if not all(how.values()) or (tested < set(plan.SPEECH_KINDS) and before["budget"] != budget):
         print(f"{file.name} stays as it is, of the budget {before['budget']}: trainings of {budget} are missing")
         return
     write_json(file, {"budget": budget, "chosen": how, "pieces": {key: results[key] for key in keys if key in results}})
