@@ -14,6 +14,7 @@ RATES = {  # three each, and half a decade apart
     "sgd": (0.03, 0.1, 0.3),
     "muon": (0.003, 0.01, 0.03),
 }
+DECAYS = {"adamw": 0.01, "sgd": 0.0005, "muon": 0.1}  # usual ones, of what the recipe is not trained by
 EXTRA_SHARE = 0.33
 LEFT_OUT = ("nicolas", "theo", "george", "jackson", "lucas", "yweweler")
 CHOOSING_SPEAKERS = ("jackson", "yweweler")  # augmentation is chosen on these; the others are only reported
@@ -60,8 +61,10 @@ class Piece:
 
     def recipe(self, settings: Settings) -> SpeechRecipe:
         recipe = settings.speech_classifier.of(self.kind.partition("_")[0])
+        own = self.optimizer == recipe.optimizer
         return replace(
             recipe,
+            weight_decay=recipe.weight_decay if own else DECAYS[self.optimizer],
             steps=PerBudget(self.steps, self.steps, self.steps),
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
