@@ -134,6 +134,28 @@ def test_half_of_the_absent_words_have_a_confusable_one_beside_them(speech):
     assert set(scenes.CONFUSABLE) == set(scenes.CONFUSABLE.values()) | {"1", "8"}
 
 
+def test_a_label_that_is_no_digit_is_confused_with_what_sounds_most_like_it(speech):
+    rng, time = np.random.default_rng(0), np.arange(2000) / 8000
+    tone = lambda hz: np.sin(2 * np.pi * hz * time) + 0.01 * rng.standard_normal(2000)  # noqa: E731
+    clips = [tone(hz) for hz in (400, 1500, 430) for _ in range(3)]
+    three = dataclasses.replace(
+        speech,
+        samples=np.round(8000 * np.concatenate(clips)).astype(np.int16),
+        offsets=2000 * np.arange(9),
+        lengths=np.full(9, 2000),
+        labels=np.repeat([0, 1, 2], 3),
+        split=np.full(9, "train"),
+        group=np.full(9, ""),
+        ids=np.arange(9).astype(str),
+        classes=("low", "high", "also low"),
+    )
+    plan = scenes.draw_scenes(three, 60, "any", seed=2, absent_share=1.0, confusable_share=1.0)
+    first = three.labels[plan.clips[:, 0]]
+    assert (first[plan.queries == 0] == 2).all()
+    assert (first[plan.queries == 2] == 0).all()
+    assert set(plan.queries) == {0, 1, 2}
+
+
 def test_the_scenes_are_the_same_everywhere(speech):
     plan = scenes.draw_scenes(dataclasses.replace(speech, classes=("0", "4", "8")), 12, "any", seed=6)
     assert scenes.scenes_digest(plan, speech) == DIGEST

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OVERLAPS = ("full", "partial", "none", "any")
 # The spoken digit that is most easily taken for each: zero/four, one/nine and five/nine, completed by ear.
 CONFUSABLE = {"0": "4", "1": "9", "2": "3", "3": "2", "4": "0", "5": "9", "6": "7", "7": "6", "8": "3", "9": "5"}
+SHAPE_CLIPS, SHAPE_SLICES, SHAPE_BANDS = 12, 8, 16  # what other labels are compared by
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def draw_scenes(
     Scene i uses only `numpy.random.default_rng((seed, i))` and draws in this order: query (uniform over `labels`),
     absence (share `absent_share`), if absent whether a confusable word is said (share `confusable_share`), number of
     words (uniform in `words`), every word's clip (uniform over the clips allowed: the first has the query's label
-    unless absent, or that of CONFUSABLE, where this split says it; none has the query's if absent; the others do not
-    have it if `distinct`, and may repeat it otherwise), the places of all, the first word's level (uniform in
+    unless absent, or that of CONFUSABLE, where this split says it, or for a query that is no digit the label that
+    sounds most like it; none has the query's if absent; the others do not have it if `distinct`, and may repeat it
+    otherwise), the places of all, the first word's level (uniform in
     -32..-22 dB), its ratio to every other word (uniform in `sir_db`), its ratio to the noise (uniform in `noise_db`),
     and the noise's seed. The first word is placed anywhere in the scene; every other one relative to its active
     samples:
@@ -133,6 +135,7 @@ class _Clips:
     def __init__(self, speech: SpeechSet):
         self.speech, self.labels = speech, np.asarray(speech.labels)
         self._measured: dict[int, tuple[int, int, float]] = {}
+        self._shapes: dict[int, np.ndarray] = {}
 
     def __getitem__(self, row: int) -> tuple[int, int, float]:
         if row not in self._measured:
@@ -142,9 +145,23 @@ class _Clips:
 
     def confusable(self, query: int) -> int | None:
         """The label that is easily taken for the query's, if there is one and it is said here."""
-        name, classes = CONFUSABLE.get(self.speech.classes[query]), self.speech.classes
-        number = classes.index(name) if name in classes else None
-        return number if number in self.labels else None
+        classes = self.speech.classes
+        if (name := CONFUSABLE.get(classes[query])) is not None:
+            number = classes.index(name) if name in classes else None
+            return number if number in self.labels else None
+        said = [int(label) for label in np.unique(self.labels)]
+        others = [label for label in said if label != query]
+        if query not in said or not others:
+            return None
+        return min(others, key=lambda label: float(np.square(self._shape(label) - self._shape(query)).sum()))
+
+    def _shape(self, label: int) -> np.ndarray:
+        """What a label sounds like on the whole (slices, bands): the mean over its first clips that sound."""
+        if label not in self._shapes:
+            rows = [int(row) for row in np.flatnonzero(self.labels == label) if self[row][2] > 0][:SHAPE_CLIPS]
+            shapes = [_shape_of(self.speech.clip(row)[slice(*self[row][:2])]) for row in rows]
+            self._shapes[label] = np.mean(shapes, axis=0) if shapes else np.full((SHAPE_SLICES, SHAPE_BANDS), np.inf)
+        return self._shapes[label]
 
     def allowed(self, query: int, label: int | None, distinct: bool) -> np.ndarray:
         """Rows of a word that is to have `label`, or else any but the query's if `distinct`."""
@@ -157,6 +174,17 @@ class _Clips:
         if len(rows) == 0:
             raise UserError(f"scenes about {self.speech.classes[query]!r}: this split has no clip to make them of")
         return rows
+
+
+def _shape_of(active: np.ndarray) -> np.ndarray:
+    """Where a clip's active samples have their power: its decibels (slices of time, bands of frequency), mean 0."""
+    slices = [
+        np.abs(np.fft.rfft(part, 2 ** max(6, len(part).bit_length()))) ** 2
+        for part in np.array_split(active, SHAPE_SLICES)
+    ]
+    edges = [np.geomspace(1, len(power), SHAPE_BANDS, endpoint=False).astype(int) for power in slices]
+    decibels = np.array([10 * np.log10(np.add.reduceat(p, e) + 1e-9) for p, e in zip(slices, edges, strict=True)])
+    return decibels - decibels.mean()
 
 
 def _fit(clips: _Clips, rng, asked: tuple[int, int | None], distinct: bool, count: int, overlap: str, samples: int):
