@@ -81,6 +81,7 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
         speech = without(speech, speaker)
         predictor = trained_without(settings, paths, images, speech, speaker)
     require_made_of(predictor, images, speech)
+    require_budget(predictor, settings)
     bench = bench_of(predictor, images, speech, "test", settings)
     if len(bench.labels) < 2:
         raise UserError(f"{paths.source}: {len(bench.labels)} labels are pictured and said in the test; expected 2")
@@ -88,10 +89,10 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
         bench = dataclasses.replace(bench, separator=blind_separator(speech, settings, kept_in(paths, speaker)))
     n = n or settings.evaluation.scenes.of(settings.training.budget)
     heard = set(speech.where("train", "validation").group)
-    with tqdm(total=6 * n, desc="scenes", unit="") as bar:
+    with tqdm(total=5 * n, desc="scenes", unit="") as bar:
         section, _ = measure_extraction(bench, n, settings, heard, bar.update)
     section["unknown_words"] = unknown_words(predictor, bench.speech)
-    section["minutes"] = minutes(predictor, bench.speech)
+    section["minutes"] = minutes(predictor, bench.speech, bench.scene_s)
     plans = {"full": headline_plan(bench, "full", DIGESTED), "mixed": detection_plan(bench, DIGESTED)}
     card = predictor.cards["speech_extractor"]
     record = {
@@ -120,6 +121,18 @@ def require_made_of(predictor: Predictor, images: ImageSet, speech: SpeechSet) -
     for name, digest in data.items():
         if digest not in predictor.cards[name]["data"].values():
             raise UserError(f"{name}: learnt from other data; expected the present ones, `make run` trains on them")
+
+
+def require_budget(predictor: Predictor, settings: Settings) -> None:
+    """Raises UserError where the extractor is not of the budget whose figures these are to be."""
+    recipe, budget, card = settings.speech_extractor, settings.training.budget, predictor.cards["speech_extractor"]
+    wanted = {"steps": recipe.steps.of(budget), **recipe.body(budget)}
+    for name, value in wanted.items():
+        if (got := card["steps"] if name == "steps" else card["arguments"][name]) != value:
+            raise UserError(
+                f"speech_extractor: {name} {got}, but at the budget {budget} it is {value}; "
+                "expected SEEHEAR_BUDGET to be that of the model's training"
+            )
 
 
 def kept_in(paths: Paths, speaker: str | None) -> Path:

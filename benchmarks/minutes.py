@@ -13,11 +13,11 @@ from ml.predictor import Predictor
 SECONDS, PER_LABEL, SEED = 60.0, 5, 7
 
 
-def minutes(predictor: Predictor, speech: SpeechSet) -> dict[str, float | int]:
+def minutes(predictor: Predictor, speech: SpeechSet, scene_s: float) -> dict[str, float | int]:
     """Of minutes of scenes that follow one another, n for each: in how many a label is found that none of them says
     (`absent`), and in how many one that one of them says is found where it says it (`present`).
 
-    Asked for every label that the clips say; every minute is of scenes of its own.
+    Asked for every label that the clips say; every minute is of scenes of its own, each at least scene_s long.
     """
     spoken = [label for label in predictor.labels if label in set(np.array(speech.classes)[np.unique(speech.labels)])]
     asked = list(itertools.product(spoken, range(PER_LABEL)))
@@ -25,17 +25,19 @@ def minutes(predictor: Predictor, speech: SpeechSet) -> dict[str, float | int]:
     seeds = itertools.count(SEED)
     for label, _ in asked:
         for kind, answers in found.items():
-            sound, true = _minute(speech, label, kind == "present", next(seeds))
+            sound, true = _minute(speech, label, kind == "present", next(seeds), scene_s)
             answers.append(_is_found(predictor, speech.sample_rate_hz, label, sound, true))
     return {kind: float(np.mean(answers)) for kind, answers in found.items()} | {"n": len(asked)}
 
 
-def _minute(speech: SpeechSet, label: str, said: bool, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _minute(
+    speech: SpeechSet, label: str, said: bool, seed: int, scene_s: float
+) -> tuple[np.ndarray, np.ndarray | None]:
     """A minute of scenes, one of which says the label where it is `said`, with the spans (n, 2) in samples of that."""
-    say = scenes.render(_plan(speech, label, 1, 0.0, seed), speech)
+    say = scenes.render(_plan(speech, label, 1, 0.0, seed, scene_s), speech)
     samples = say.mixture.shape[1]
     count = round(SECONDS * speech.sample_rate_hz / samples)
-    parts = scenes.render(_plan(speech, label, count, 1.0, seed), speech).mixture
+    parts = scenes.render(_plan(speech, label, count, 1.0, seed, scene_s), speech).mixture
     if not said:
         return parts.ravel(), None
     place = int(np.random.default_rng(seed).integers(count))
@@ -44,9 +46,9 @@ def _minute(speech: SpeechSet, label: str, said: bool, seed: int) -> tuple[np.nd
     return parts.ravel(), place * samples + spans
 
 
-def _plan(speech: SpeechSet, label: str, count: int, absent_share: float, seed: int):
+def _plan(speech: SpeechSet, label: str, count: int, absent_share: float, seed: int, scene_s: float):
     """Scenes that all say the label, or none of which does."""
-    return scenes.draw_scenes(speech, count, "any", seed, (label,), absent_share=absent_share)
+    return scenes.draw_scenes(speech, count, "any", seed, (label,), absent_share=absent_share, scene_s=scene_s)
 
 
 def _is_found(predictor: Predictor, rate_hz: int, label: str, sound: np.ndarray, true: np.ndarray | None) -> bool:

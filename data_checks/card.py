@@ -11,7 +11,7 @@ from data_checks.expectations.quarantine import QUARANTINE, RELEASED
 from data_checks.expectations.verdicts import read_verdict
 from ml.config import MODALITIES, Paths
 from ml.files import whole_file
-from ml.sources.shards import added_shards, item_batches, shard_files
+from ml.sources.shards import added_shards, item_batches, rows_of, shard_files
 
 NAMED = 50  # items named in one list
 MEASURED = {"images": ("width_px", "height_px", "channels"), "audio": ("sample_rate_hz", "channels")}
@@ -93,8 +93,8 @@ def _named(paths: Paths, modality: str, file: str, columns: tuple[str, ...]) -> 
 
 
 def _history(paths: Paths, modality: str) -> str:
-    base = sum(pq.read_metadata(file).num_rows for file in shard_files(paths.raw(modality)))
-    added = [(file.stem, pq.read_metadata(file).num_rows) for file in added_shards(paths, modality)]
+    base = sum(rows_of(file) for file in shard_files(paths.raw(modality)))
+    added = [(file.stem, rows_of(file)) for file in added_shards(paths, modality)]
     return _table(("shard", "rows"), [("from the source", base), *added])
 
 

@@ -24,20 +24,23 @@ REST_REACH = (3, 5)  # bins and frames round about
 
 
 @dataclass(frozen=True)
-class ExtractorOutput:
-    """What was asked for: estimate (q, samples) at the mixture's own level, presence_logits (q,) and places
-    (q, 4, frames) as `ml.spotting` has them.
+class Listened:
+    """What is heard of every label in every mixture: word_presence (b, labels), the soft maximum of word_scores
+    (b, labels, frames), and word_places (b, labels, 4, frames) as `ml.spotting` has them."""
 
-    And what was heard of every label in every mixture: word_presence (b, labels), the soft maximum of word_scores
-    (b, labels, frames), and word_places (b, labels, 4, frames).
-    """
+    word_presence: Tensor
+    word_scores: Tensor
+    word_places: Tensor
+
+
+@dataclass(frozen=True)
+class ExtractorOutput(Listened):
+    """And what was asked for: estimate (q, samples) at the mixture's own level, presence_logits (q,) and places
+    (q, 4, frames)."""
 
     estimate: Tensor
     presence_logits: Tensor
     places: Tensor
-    word_presence: Tensor
-    word_scores: Tensor
-    word_places: Tensor
 
 
 class Extractor(nn.Module):
@@ -113,26 +116,35 @@ class Extractor(nn.Module):
         estimates = [look.estimate[:, shift:] for look, shift in zip(looks, shifts, strict=True)]
         return dataclasses.replace(looks[0], estimate=torch.stack(estimates).mean(0) / gain[about, None])
 
+    def listen(self, mixture: Tensor, gain: Tensor | None = None) -> Listened:
+        """What `forward` hears in mixtures (b, samples) whatever is asked for, without its other half's work."""
+        gain = recording_gain(mixture, self.window_samples) if gain is None else gain
+        return self.hear(self.features(self.transform(mixture * gain[:, None])))[1]
+
     def look(self, mixture: Tensor, query: Tensor, about: Tensor) -> ExtractorOutput:
         """`forward` of a mixture (b, samples) at its gain, with the estimate at it as well."""
         spectrum = self.transform(mixture)  # (b, bins, frames), complex
         seen = self.features(spectrum)  # (b, 3 bins, frames)
-        states = self.encode(seen)  # (b, channels, frames)
+        states, heard = self.hear(seen)
+        places = places_asked_for(query, heard.word_places[about])  # (q, 4, frames)
+        entered, spectrum = self.enter(torch.cat((states, seen), dim=1))[about], spectrum[about]
+        answer = self.extract(entered, spectrum, query[:, :, None], places[:, 3])  # (q, bins, frames)
+        active = heard.word_places[about, :, 3]  # (q, labels, frames)
+        if self.others and not self.training and (others := others_heard(query, active)).any():
+            theirs = self.extract(entered, spectrum, others, asked_for(others, active))
+            answer = answer + shared_rest(spectrum, answer, theirs, others)
+        estimate = self.invert(answer, mixture.shape[1])  # (q, samples)
+        presence = asked_for(query[:, :, None], heard.word_presence[about, :, None])[:, 0]
+        return ExtractorOutput(**vars(heard), estimate=estimate, presence_logits=presence, places=places)
+
+    def hear(self, seen: Tensor) -> tuple[Tensor, Listened]:
+        """The listening half on features (b, 3 bins, frames): its states (b, channels, frames), and what it hears."""
+        states = self.encode(seen)
         for block in self.listening:
             states = block(states)
         word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
         word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
-        word_presence = soft_maximum(word_scores)  # (b, labels)
-        places = places_asked_for(query, word_places[about])  # (q, 4, frames)
-        entered, spectrum = self.enter(torch.cat((states, seen), dim=1))[about], spectrum[about]
-        answer = self.extract(entered, spectrum, query[:, :, None], places[:, 3])  # (q, bins, frames)
-        if self.others and not self.training:
-            heard = others_heard(query, active[about])  # (q, labels, frames)
-            theirs = self.extract(entered, spectrum, heard, asked_for(heard, active[about]))
-            answer = answer + shared_rest(spectrum, answer, theirs, heard)
-        estimate = self.invert(answer, mixture.shape[1])  # (q, samples)
-        presence = asked_for(query[:, :, None], word_presence[about, :, None])[:, 0]
-        return ExtractorOutput(estimate, presence, places, word_presence, word_scores, word_places)
+        return states, Listened(soft_maximum(word_scores), word_scores, word_places)
 
     def extract(self, entered: Tensor, spectrum: Tensor, query: Tensor, active: Tensor) -> Tensor:
         """What is asked for (q, bins, frames) of a spectrum (q, bins, frames), by a query (q, labels, frames or 1) and
@@ -141,10 +153,6 @@ class Extractor(nn.Module):
         for block in self.extracting:
             states = block(states, query)
         return spectrum * self.bounded_mask(states)
-
-    def frames(self, samples: int) -> int:
-        """Frames of so many samples; frame k is centred on sample k * hop_samples, the last at or behind the end."""
-        return -(-samples // self.hop_samples) + 1
 
     def features(self, spectrum: Tensor) -> Tensor:
         """Compressed magnitude about zero, and real and imaginary part compressed alike: (b, 3 bins, frames)."""

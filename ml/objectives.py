@@ -44,14 +44,9 @@ def separation_loss(estimate: Tensor, target: Tensor, mixture: Tensor, present: 
     return torch.where(present, snr_loss(estimate, target), ABSENCE_SHARE * absence_loss(estimate, mixture)).mean()
 
 
-def presence_loss(logits: Tensor, present: Tensor) -> Tensor:
-    """Binary cross entropy of presence logits and the truth, both (b,) or (b, labels)."""
-    return F.binary_cross_entropy_with_logits(logits.float(), present.float())
-
-
-def activity_loss(logits: Tensor, active: Tensor) -> Tensor:
-    """Binary cross entropy of activity logits and the truth, both (b, frames) or (b, labels, frames)."""
-    return F.binary_cross_entropy_with_logits(logits.float(), active.float())
+def detection_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross entropy of logits of presence or activity and the truth, both of one shape."""
+    return F.binary_cross_entropy_with_logits(logits.float(), truth.float())
 
 
 def si_sdr_db(estimate: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`python -m orchestration.adding add FOLDER | remove MODALITY ID… | relabel MODALITY ID LABEL`: run the job `adding`.
+"""`seehear add FOLDER | remove MODALITY ID… | relabel MODALITY ID LABEL` comes here: run the job `adding`.
 
 Exit codes: 0 something changed, 1 nothing did, 2 bad input, with one line for each fault, 70 a fault of ours.
 """
@@ -13,7 +13,6 @@ import dagster as dg
 from ml.config import MODALITIES, UserError, project_root
 from orchestration.assets.added import ASSET
 from orchestration.launch import failure_reason, prepare_instance
-from serving.cli.group import end_with
 
 CHANGED, NOTHING_CHANGED, BAD_INPUT = 0, 1, 2
 
@@ -96,7 +95,3 @@ def _next(changed: Sequence[str], done: dict[str, dict[str, Any]]) -> list[str]:
         lines.append(f"stale now: {', '.join(after)}")
     files = " ".join(f"{done[modality]['file']}.dvc" for modality in changed)
     return [*lines, f"to share it: git add {files} && git commit", "`make run` brings the rest up to date"]
-
-
-if __name__ == "__main__":
-    end_with(main)

@@ -45,11 +45,18 @@ def kept_media(paths: Paths) -> KeptMedia:
     return KeptMedia(paths.prediction_log.parent / MEDIA)
 
 
-def corrections(paths: Paths, media: KeptMedia, labels: Mapping[str, Sequence[str]]) -> list[Correction]:
+class Corrections(list[Correction]):
+    """unreadable: a line for every file of the log that could not be read, whose corrections are not among these."""
+
+    unreadable: tuple[str, ...] = ()
+
+
+def corrections(paths: Paths, media: KeptMedia, labels: Mapping[str, Sequence[str]]) -> Corrections:
     """Every correction with its state, oldest first. labels: those that are known, by modality."""
     decided = {(row["request_id"], row["modality"]): row["decision"] for row in _decisions(paths)}
-    found = []
-    for row in drift.read_corrections(paths.prediction_log).to_dict("records"):
+    found, read = Corrections(), drift.read_corrections(paths.prediction_log)
+    found.unreadable = read.attrs["unreadable"]
+    for row in read.to_dict("records"):
         for modality, side in SIDES.items():
             if isinstance(row[side], str):
                 state = decided.get((row["request_id"], modality)) or _state(row, modality, media, labels[modality])

@@ -18,6 +18,7 @@ from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, projec
 from ml.files import turn_at
 from orchestration import champion, runs
 from orchestration.resources import CODE, Project
+from serving.cli.group import ended_in_order
 
 
 def main() -> int:
@@ -28,7 +29,8 @@ def main() -> int:
         prepare_instance(root)
         materialize(root)
         show_results(root)
-        ask_service(root)
+        with ended_in_order():  # the service has a session of its own, which no signal to this one reaches
+            ask_service(root)
     except UserError as fault:
         print(f"seehear: {fault}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""`python -m orchestration.reviewing [list | accept ID… | reject ID…] [--new-label LABEL]…`: from corrections to data.
+"""`seehear review` comes here, as [list | accept ID… | reject ID…] [--new-label LABEL]…: from corrections to data.
 
 `accept` adds what was sent, under its corrected label, by the job `adding`; ID `all` is everything that waits. Exit
 codes: 0 something was listed or decided, 1 nothing was, 2 bad input, with one line for each fault, 70 a fault of ours.
@@ -12,7 +12,6 @@ from ml.config import Paths, UserError, load_settings, project_root
 from orchestration import adding, feedback
 from orchestration.feedback import ACCEPTED, REJECTED, WAITING, Correction
 from orchestration.launch import prepare_instance
-from serving.cli.group import end_with
 
 DONE, NOTHING, BAD_INPUT = 0, 1, 2
 EVERYTHING = "all"
@@ -27,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         feedback.remove_left(paths)
         media = feedback.kept_media(paths)
         found = feedback.corrections(paths, media, feedback.known_labels(paths, new_labels))
+        for line in found.unreadable:
+            print(f"seehear: {line}; its corrections are not seen", file=sys.stderr)
         if verb == "list":
             return _list(found)
         chosen = _chosen(found, verb, ids)
@@ -90,7 +91,3 @@ def _add(paths: Paths, media: feedback.KeptMedia, chosen: Sequence[Correction]) 
     prepare_instance(project_root())
     with feedback.as_folder(paths, media, chosen) as folder:
         adding.report(adding.run({"folder": str(folder)}))
-
-
-if __name__ == "__main__":
-    end_with(main)

@@ -1,4 +1,4 @@
-"""`python -m orchestration.rolling_back REASON [VERSION]`: run the job `rollback`.
+"""`seehear rollback` comes here, as REASON [VERSION]: run the job `rollback`.
 
 Exit codes: 0 the former champion is at work; 2 it is not, with one line that says why, and nothing was changed; 70 a
 fault of ours.
@@ -11,7 +11,6 @@ import dagster as dg
 
 from ml.config import UserError, project_root
 from orchestration.launch import failure_reason, prepare_instance
-from serving.cli.group import end_with
 
 DONE, BAD_INPUT = 0, 2
 
@@ -57,7 +56,3 @@ def _run(reason: str, to: str) -> dict:
     made = {event.asset_key: event for event in result.get_asset_materialization_events()}
     metadata = made[dg.AssetKey("champion")].materialization.metadata
     return {name: metadata[name].value for name in ("model", "since", "reason")}
-
-
-if __name__ == "__main__":
-    end_with(main)

@@ -55,7 +55,9 @@ def review(accept: tuple[str, ...], reject: tuple[str, ...], new_label: tuple[st
 
 
 def run_apart(module: str, *words: str) -> NoReturn:
-    """Run a job in a process of its own, for the service and its commands know nothing of Dagster; end as it ends.
+    """Run the `main` of a job's module in a process of its own; end as it ends.
+
+    The service and its commands know nothing of Dagster.
 
     A signal ends the job in order first: SIGTERM is passed on, Ctrl+C comes to both from the terminal.
     """
@@ -64,7 +66,7 @@ def run_apart(module: str, *words: str) -> NoReturn:
     with one_line():
         load_settings()
     environment = os.environ | {"SEEHEAR_ROOT": str(project_root())}
-    job = subprocess.Popen([sys.executable, "-m", module, *words], env=environment)
+    job = subprocess.Popen([sys.executable, "-m", "serving.cli.apart", module, *words], env=environment)
     try:
         code = job.wait()
     except BaseException as signalled:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from pathlib import Path
 import click
 import requests
 
-from ml.config import Paths, UserError, load_paths
+from ml.config import Paths, UserError, load_paths, load_settings
 from serving.packaging import bento_folder, bento_of, read_champion
 
 START_S = 120.0
@@ -101,6 +102,22 @@ def require_free(port: int) -> None:
             raise UserError(f"port {port}: cannot be listened on ({reason}); choose another with PORT=") from None
 
 
+def require_settings(folder: Path, root: Path) -> None:
+    """Raises UserError where a stored Bento serves by other settings than the project's, such as how long what people
+    send is kept."""
+    wanted = dataclasses.asdict(load_settings(root).serving)
+    try:
+        built = dataclasses.asdict(load_settings(folder / "src").serving)
+    except UserError:  # by a version with other settings
+        built = {}
+    for name, value in wanted.items():
+        if built.get(name) != value:
+            raise UserError(
+                f"params.yaml: serving.{name}: {value}, but the service was built with {built.get(name, 'none')}; "
+                "`make run` builds it anew"
+            )
+
+
 def _command(folder: Path, port: int, python: str = sys.executable) -> list[str]:
     return [python, "-m", "bentoml", "serve", str(folder), "--host", HOST, "--port", str(port)]
 
@@ -169,6 +186,7 @@ def main(port: int) -> None:
     try:
         paths = load_paths()
         tag = bento_of(read_champion(paths).tag, paths)
+        require_settings(bento_folder(tag, paths), paths.root)
         require_free(port)
     except UserError as fault:
         click.echo(f"serve: {fault}", err=True)

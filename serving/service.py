@@ -336,7 +336,7 @@ def _picture(file: bytes) -> np.ndarray:
 
 
 def _recording(file: bytes) -> tuple[np.ndarray, int]:
-    return media.decode_recording(file, LIMITS.max_audio_s, "audio")
+    return media.decode_recording(file, LIMITS.max_audio_s, "audio", heard=True)
 
 
 def _classify_image(predictor: Predictor, image: bytes) -> tuple[dict, dict]:

@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 
 from ml import media
-from ml.config import Paths
+from ml.config import Paths, UserError
 from serving import cli, client, packaging
 from serving.cli.files import write_sound
 from serving.cli.group import ended_in_order
@@ -154,6 +154,17 @@ def test_search_names_and_counts_what_it_cannot_read_and_goes_on(seehear, files,
     assert counted == "seehear: 3 of 4 recordings could not be read"
 
 
+def test_search_follows_links_once_and_names_the_sounds_that_it_leaves_out(seehear, files, tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "round").symlink_to(tmp_path)
+    (tmp_path / "inside" / "talks").symlink_to(files / "talks")
+    (tmp_path / "inside" / "talk.M4A").write_bytes(b"")
+    code, out, err = seehear("search", "down.png", str(tmp_path))
+    assert code == 0
+    assert sorted(Path(line.split()[1]).name for line in out.splitlines()) == ["both.wav", "down.wav"]
+    assert err == f"seehear: {tmp_path / 'inside' / 'talk.M4A'}: .m4a cannot be read; left out\n"
+
+
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_search_draws_a_timeline(seehear, tmp_path, ending):
     target = tmp_path / f"timeline.{ending}"
@@ -225,6 +236,16 @@ def test_serving_with_a_wrong_setting_is_one_line(monkeypatch):
     ended = CliRunner().invoke(client.main)
     assert ended.exit_code == 2
     assert ended.output.startswith("serve: SEEHEAR_SOURCE: data.source: expected one of starter")
+
+
+def test_a_service_built_with_other_settings_is_not_started(tmp_path):
+    (tmp_path / "src").mkdir()
+    built = (CODE / "params.yaml").read_text()
+    (tmp_path / "src" / "params.yaml").write_text(built)
+    client.require_settings(tmp_path, CODE)
+    (tmp_path / "src" / "params.yaml").write_text(built.replace("keep_media_days: 0", "keep_media_days: 30"))
+    with pytest.raises(UserError, match=r"serving\.keep_media_days: 0, but the service was built with 30; `make run`"):
+        client.require_settings(tmp_path, CODE)
 
 
 def test_the_help_names_every_command_in_full_and_the_exit_codes_apart(seehear):
@@ -368,7 +389,6 @@ def test_a_signal_whose_exception_a_callback_swallowed_still_ends_the_writing(nu
 
 JOB = """
 import pathlib, time
-from serving.cli.group import end_with
 
 def main(words):
     try:
@@ -377,8 +397,6 @@ def main(words):
     finally:
         time.sleep(0.5)
         pathlib.Path("begun").rename("ended")
-
-end_with(main)
 """
 COMMAND = """
 import click
@@ -389,7 +407,7 @@ OneLine(commands=[click.Command("go", callback=lambda: run_apart("job"))]).main(
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_job_run_apart_ends_in_order_before_its_command_does(number, code, tmp_path):
     (tmp_path / "job.py").write_text(JOB)
     (tmp_path / "params.yaml").write_text((CODE / "params.yaml").read_text())
@@ -409,6 +427,19 @@ def test_a_job_run_apart_ends_in_order_before_its_command_does(number, code, tmp
             process.send_signal(number)
         assert process.wait(60) == code
     assert (tmp_path / "ended").exists()
+
+
+def test_a_setting_that_only_the_job_reads_is_one_line_as_well(root, tmp_path):
+    wrong = (CODE / "params.yaml").read_text().replace('drift_cron: "15 2 * * *"', 'drift_cron: "every day at two"')
+    (tmp_path / "params.yaml").write_text(wrong)
+    for command in (["review"], ["add", "."], ["rollback", "--reason", "none"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "serving.cli", *command],
+            cwd=CODE, env={**os.environ, "SEEHEAR_ROOT": str(tmp_path)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("seehear: params.yaml: monitoring.drift_cron: expected a cron schedule")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def spooling(pid: int, folder: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ml.config import Paths, UserError, load_settings
+from ml.config import Paths, UserError, load_settings, project_root
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,6 +122,18 @@ def test_a_file_without_its_sections_is_one_line_whatever_the_environment_says(p
     file.write_text("- data")
     with pytest.raises(UserError, match="the file: expected a section of keys"):
         load_settings(project)
+
+
+def test_another_dvc_project_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("train: {lr: 0.1}")
+    (tmp_path / "inside").mkdir()
+    monkeypatch.delenv("SEEHEAR_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path / "inside")
+    assert project_root() == ROOT
+    (tmp_path / "sources").mkdir()
+    assert project_root() == tmp_path
+    with pytest.raises(UserError, match=f"^{tmp_path}/params.yaml: train: unknown key"):
+        load_settings()
 
 
 def test_only_the_default_source_has_its_pipeline_in_the_root(tmp_path):

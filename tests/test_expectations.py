@@ -400,6 +400,14 @@ def test_a_line_of_the_list_that_cannot_be_followed_is_named(tmp_path, line, sai
     assert len(str(fault.value).splitlines()) == 1
 
 
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    release(tmp_path, "images broken  # größe")
+    file = tmp_path / "sources" / "folder" / "released.txt"
+    file.write_bytes(file.read_text("utf-8").encode("latin-1"))
+    with pytest.raises(UserError, match=r"released\.txt: .*; expected text in UTF-8"):
+        judge(tmp_path, "images", with_faulty_pictures())
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_source_has_a_list_that_can_be_read(source):
     paths = Paths(CHECKOUT, source)

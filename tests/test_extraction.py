@@ -34,7 +34,7 @@ def test_the_estimate_has_the_mixtures_length_and_every_frame_a_score():
         output = model(mixtures(2, samples), queries(2))
         assert output.estimate.shape == (2, samples)
         assert output.presence_logits.shape == (2,)
-        assert output.places.shape == (2, 4, model.frames(samples))
+        assert output.places.shape == (2, 4, -(-samples // model.hop_samples) + 1)
         assert torch.isfinite(output.estimate).all()
 
 
@@ -182,7 +182,7 @@ def test_swapping_the_picture_swaps_the_word():
     for _ in range(60):
         output = model(mixture, query)
         loss = objectives.separation_loss(output.estimate, target, mixture, present)
-        loss = loss + objectives.presence_loss(output.presence_logits, present)
+        loss = loss + objectives.detection_loss(output.presence_logits, present)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

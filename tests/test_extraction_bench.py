@@ -137,6 +137,6 @@ def test_minutes_are_of_scenes_that_say_the_label_or_do_not(monkeypatch):
         ids=np.arange(len(clips)).astype(str), classes=tuple(tones.WORDS),
     )  # fmt: skip
     predictor = Predictor.load(tones.bundle())
-    found = minutes.minutes(predictor, speech)
+    found = minutes.minutes(predictor, speech, 2.0)
     assert found["n"] == 4 * len(predictor.labels)
     assert found["present"] > found["absent"]

@@ -377,6 +377,23 @@ def test_a_damaged_archive_is_one_line_that_names_what_is_damaged(tmp_path):
     assert "images/a/0.png: cannot be read as an archive: " in refusal(archive)
 
 
+def test_an_archive_whose_names_are_no_text_or_whose_bytes_no_lzma_is_one_line(tmp_path):
+    archive = packed(tmp_path, {"images/a/ä.png": b"1"}, ".zip")
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xe4a"))
+    assert "cannot be read as an archive: " in refusal(archive)
+    with zipfile.ZipFile(tmp_path / "own.zip", "w", zipfile.ZIP_LZMA) as opened:
+        opened.writestr("images/a/0.png", np.random.default_rng(0).bytes(5000))
+    body = bytearray((tmp_path / "own.zip").read_bytes())
+    body[60:100] = bytes(40)
+    (tmp_path / "own.zip").write_bytes(body)
+    assert "images/a/0.png: cannot be read as an archive: " in refusal(tmp_path / "own.zip")
+
+
+def test_a_home_of_nobody_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"data\.folder \(FOLDER=…\): ~nobody at all/x: .*; expected a path"):
+        folder.listing("~nobody at all/x", "images", tmp_path)
+
+
 def test_a_name_that_is_in_an_archive_twice_is_refused(tmp_path):
     with tarfile.open(tmp_path / "own.tar", "w") as opened:
         for _ in range(2):

@@ -230,6 +230,39 @@ def test_a_wave_written_without_knowing_its_length_is_read():
     assert len(media.decode_recording(bytes(whole))[0]) == len(tone())
 
 
+def test_channels_that_cancel_each_other_are_not_taken_for_silence(tmp_path):
+    tone = 0.3 * np.sin(np.arange(8000) / 5)
+    for name, other in (("against", -tone), ("with", tone), ("alone", 0 * tone)):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([tone, other], axis=1), 8000)
+    with pytest.raises(UserError, match=r"^audio: its channels cancel each other, one is the other upside down"):
+        media.decode_recording(tmp_path / "against.wav", name="audio", heard=True)
+    with pytest.raises(UserError, match="cancel each other"):
+        list(media.RecordingFile(tmp_path / "against.wav"))
+    assert len(media.decode_recording(tmp_path / "against.wav")[0]) == 8000, "the checks say it of data themselves"
+    for name in ("with", "alone"):
+        assert len(media.decode_recording(tmp_path / f"{name}.wav", heard=True)[0]) == 8000
+
+
+@pytest.mark.parametrize("declared", [0, 16_000])
+def test_a_wave_whose_header_was_never_finished_is_not_read_in_part(tmp_path, declared):
+    sound = media.wav_samples(0.3 * np.sin(np.arange(40_000) / 5), "PCM_16")
+    whole = bytearray(media.encode_wav(np.zeros(0), 8000) + sound)
+    whole[40:44] = declared.to_bytes(4, "little")
+    said = f"its header declares {declared} bytes of sound, 80000 are there"
+    with pytest.raises(UserError, match=f"^recording: {said}"):
+        media.decode_recording(bytes(whole))
+    (tmp_path / "talk.wav").write_bytes(whole)
+    with pytest.raises(UserError, match=said):
+        media.RecordingFile(tmp_path / "talk.wav")
+
+
+def test_what_follows_the_sound_of_a_wave_does_not_matter():
+    wave = media.encode_wav(np.full(800, 0.3, np.float32), 8000)
+    listed = b"LIST" + (4000).to_bytes(4, "little") + b"INFO" + bytes(3996)
+    for after in (listed, bytes(1000), b"x" * 100):
+        assert len(media.decode_recording(wave + after)[0]) == 800
+
+
 def test_silent_hours_in_a_small_file_are_refused_without_unpacking_them():
     packed = recorded(np.zeros(8000 * 600, np.int16), form="FLAC")
     assert len(packed) < 100_000

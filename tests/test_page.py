@@ -531,8 +531,10 @@ def test_a_request_can_be_cancelled_and_nothing_is_lost(page, tmp_path):
     page.click("#go")
     page.wait_for_selector("#waiting:visible")
     assert page.get_attribute("#go", "aria-disabled") == "true"
-    page.click("#cancel")
+    page.focus("#cancel")
+    page.keyboard.press("Enter")
     page.wait_for_selector("#message:not(.bad) >> text=Cancelled")
+    assert page.evaluate("document.activeElement.id") == "go", "whoever works by keyboard stays where they were"
     assert answer_to(page, lambda: page.click("#go"))["present"]
 
 

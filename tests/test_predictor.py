@@ -53,7 +53,7 @@ def test_a_recording_gets_the_same_answer_alone_and_among_longer_ones(predictor)
     alone = np.concatenate([predictor.recognize_batch([clip]) for clip in clips])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(
-        predictor.embed_speech(clips)[3], predictor.recognize_speech(clips[3], RATE_HZ).embedding, atol=1e-4
+        predictor.hear(clips)[1][3], predictor.recognize_speech(clips[3], RATE_HZ).embedding, atol=1e-4
     )
 
 

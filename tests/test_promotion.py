@@ -71,6 +71,14 @@ def test_a_tie_keeps_the_champion():
     assert "ties keep the champion" in decision.reason
 
 
+def test_a_handful_of_words_is_no_proof_however_sure_resampling_is():
+    champion = answers(speech_scores=right(12))
+    few, many = (decide_promotion(answers(speech_scores=right(wrong)), champion, RULES) for wrong in (6, 3))
+    assert [one.low > 0 for one in few.comparisons if (one.figure, one.part) == ("speech_accuracy", "")] == [True]
+    assert not few.promote, "6 words more and none less: p = 0.03, and four figures share 0.05"
+    assert many.promote, "9 words more and none less: p = 0.004"
+
+
 def test_better_by_chance_alone_keeps_the_champion():
     assert not decide_promotion(answers(speech=19), answers(), RULES).promote, "one more of 200"
     mixed = answers(speech_scores=right(18, offset=3))

@@ -93,8 +93,8 @@ def test_what_was_published_stays_until_it_is_measured_anew(tmp_path):
     assert set(after["chosen"]) == {"cnn", "rnn", "lstm"}
 
 
-def test_speakers_that_choose_the_augmentation_are_not_those_reported_first():
-    assert not set(plan.CHOOSING_SPEAKERS) & set(plan.LEFT_OUT[:2])
+def test_speakers_that_choose_the_augmentation_are_not_reported():
+    assert not set(plan.CHOOSING_SPEAKERS) & set(plan.LEFT_OUT)
 
 
 def test_a_page_of_everything_has_no_gaps_and_both_languages_the_same_figures(tmp_path):

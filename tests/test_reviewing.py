@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import runpy
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -20,7 +20,9 @@ from data_checks.drift.log import FEEDBACK_SCHEMA, LOG_SCHEMA
 from ml.config import Paths, UserError
 from ml.sources.shards import Item, Listing, added_shards, write_shards
 from orchestration import feedback, reviewing
-from orchestration.resources import Project
+from orchestration.resources import CODE, Project
+from serving.cli import apart
+from serving.cli.group import end_with
 from serving.keeping import KeptMedia
 
 LABELS = {"images": ("a", "b"), "audio": ("a", "b")}
@@ -101,6 +103,21 @@ def test_a_decision_stays_whatever_comes_after(tmp_path):
     }
 
 
+def test_a_file_of_corrections_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
+    paths = Paths(tmp_path, "folder")
+    fill(paths)
+    (damaged,) = (paths.prediction_log.parent / "feedback").rglob("*.parquet")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    shutil.copy(CODE / "params.yaml", tmp_path)
+    monkeypatch.setenv("SEEHEAR_ROOT", str(tmp_path))
+    monkeypatch.setenv("SEEHEAR_SOURCE", "folder")
+    assert reviewing.main(["list"]) == 1
+    told = capsys.readouterr()
+    assert told.out == "no corrections yet\n"
+    assert damaged.name in told.err
+    assert "its corrections are not seen" in told.err
+
+
 @pytest.mark.parametrize("line", ["[]", "{}", "no JSON"])
 def test_a_decision_that_cannot_be_read_is_named_with_its_line(tmp_path, line):
     paths = Paths(tmp_path, "folder")
@@ -117,10 +134,10 @@ def test_a_decision_that_cannot_be_read_is_named_with_its_line(tmp_path, line):
     [("adding", ["remove", "images", "0"]), ("reviewing", ["list"]), ("rolling_back", ["a reason"])],
 )
 def test_a_fault_of_ours_is_not_taken_for_nothing_done(monkeypatch, module, words):
-    monkeypatch.setattr("ml.config.project_root", lambda: 1 / 0)
-    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.setattr(f"orchestration.{module}.project_root", lambda: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["apart", f"orchestration.{module}", *words])
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(Path(reviewing.__file__).with_name(f"{module}.py")), run_name="__main__")
+        end_with(apart.main)
     assert end.value.code == 70
 
 

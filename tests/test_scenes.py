@@ -137,12 +137,15 @@ def test_half_of_the_absent_words_have_a_confusable_one_beside_them(speech):
 def test_a_label_that_is_no_digit_is_confused_with_what_sounds_most_like_it(speech):
     rng, time = np.random.default_rng(0), np.arange(2000) / 8000
     tone = lambda hz: np.sin(2 * np.pi * hz * time) + 0.01 * rng.standard_normal(2000)  # noqa: E731
-    clips = [tone(hz) for hz in (400, 1500, 430) for _ in range(3)]
+    clips = [tone(hz) for hz in (400, 520, 410) for _ in range(3)]
+    clips = [
+        np.pad(clip, (0, 2100 - len(clip)), "wrap" if number > 5 else "constant") for number, clip in enumerate(clips)
+    ]
     three = dataclasses.replace(
         speech,
         samples=np.round(8000 * np.concatenate(clips)).astype(np.int16),
-        offsets=2000 * np.arange(9),
-        lengths=np.full(9, 2000),
+        offsets=2100 * np.arange(9),
+        lengths=np.full(9, 2100),
         labels=np.repeat([0, 1, 2], 3),
         split=np.full(9, "train"),
         group=np.full(9, ""),

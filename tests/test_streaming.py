@@ -208,6 +208,11 @@ def test_deep_extractors_answer_by_pieces_as_on_the_whole(tmp_path, monkeypatch,
     places = np.concatenate([part.places for part in parts], axis=1)
     np.testing.assert_allclose(places, whole.places[0], rtol=1e-4, atol=1e-5)
     assert parts[-1].presence == pytest.approx(whole.presence[0], abs=1e-5)
+    heard = list(separator.listen(sound))
+    assert len(heard) == len(parts)
+    for alone, beside in zip(heard, parts, strict=True):
+        assert np.array_equal(alone.word_places, beside.word_places), "whatever is asked for"
+        assert np.array_equal(alone.word_presence, beside.word_presence)
 
 
 @pytest.mark.parametrize(("rate_hz", "samples"), [(8000, 32_000), (8000, 31_337), (11025, 50_001), (44100, 180_000)])

@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         settings = load_settings()
-        settings = replace(settings, training=replace(settings.training, budget=asked.budget or "quick"))
+        settings = replace(
+            settings, training=replace(settings.training, budget=asked.budget or settings.training.budget)
+        )
         paths = replace(load_paths(settings), source="mnist-fsdd")
         if not asked.pages:
             train_missing(paths, settings, asked.minutes, asked.only)

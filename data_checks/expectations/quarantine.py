@@ -48,7 +48,7 @@ def read_released(paths: Paths, modality: str, known: Collection[str]) -> dict[s
     if not file.is_file():
         return {}
     released, there = {}, set(known)
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines_of(file), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"sources/{paths.source}/{file.name}, line {number}"
@@ -61,6 +61,13 @@ def read_released(paths: Paths, modality: str, known: Collection[str]) -> dict[s
             raise UserError(f"{where}: {modality} {found['id']}: no such item; correct or remove the line")
         released[found["id"]] = found["review"]
     return released
+
+
+def _lines_of(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except UnicodeError as fault:
+        raise UserError(f"{file}: {fault}; expected text in UTF-8") from None
 
 
 def write_quarantine(rows: list[dict], paths: Paths, modality: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ from data_checks.facts.columns import facts_schema
 from data_checks.facts.items import measure_pictures, measure_recording
 from ml.config import UserError
 from ml.files import whole_file
-from ml.sources.shards import amended_batches
+from ml.sources.shards import amended_batches, rows_of
 from ml.workers import in_order
 
 BATCH_ROWS, BATCH_BYTES = 256, 4 << 20
@@ -33,7 +33,7 @@ def measure_shards(folder: Path, modality: str, out: Path, added: Sequence[Path]
     shards = sorted(folder.glob("*.parquet"))
     if not shards:
         raise UserError(f"{folder}: expected Parquet shards with raw {modality}, found none")
-    rows = sum(pq.read_metadata(shard).num_rows for shard in [*shards, *added])
+    rows = sum(rows_of(shard) for shard in [*shards, *added])
     schema = facts_schema(modality)
     batches = amended_batches(
         shards, added, ["id", "bytes", "label", "source", "split", "group"], BATCH_ROWS, BATCH_BYTES

@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses read once from params.yaml, and where everything lies on disk."""
 
-from ml.config.places import Paths, project_root
+from ml.config.places import Paths, place_of, project_root
 from ml.config.reading import load_paths, load_settings
 from ml.config.settings import (
     BUDGETS,
@@ -61,5 +61,6 @@ __all__ = [
     "VoiceAugmentation",
     "load_paths",
     "load_settings",
+    "place_of",
     "project_root",
 ]

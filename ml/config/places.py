@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml.config.settings import UserError
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -71,11 +73,19 @@ class Paths:
 
 
 def project_root() -> Path:
-    """SEEHEAR_ROOT, else the nearest folder upwards that holds params.yaml, else the checkout this file lies in."""
+    """SEEHEAR_ROOT, else the nearest folder upwards that is a project, else the checkout this file lies in."""
     if named := os.environ.get("SEEHEAR_ROOT"):
         return Path(named).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "params.yaml").is_file():
+        if (folder / "params.yaml").is_file() and (folder / "sources").is_dir():  # other DVC projects have the former
             return folder
     return Path(__file__).resolve().parents[2]
+
+
+def place_of(name: str, root: Path, setting: str) -> Path:
+    """A file or folder that a setting names, relative to `root`. Raises UserError where ~ names nobody."""
+    try:
+        return root / Path(name).expanduser()
+    except RuntimeError as fault:
+        raise UserError(f"{setting}: {name}: {fault}; expected a path") from None

@@ -69,7 +69,7 @@ def load_settings(root: Path | None = None) -> Settings:
             value = _in_range(value, f"{section}.{key}", name)
             if isinstance(tree, dict) and isinstance(keys := tree.setdefault(section, {}), dict):
                 keys[key] = value
-    return _build(Settings, tree, "", file.name)
+    return _build(Settings, tree, "", str(file))
 
 
 def load_paths(settings: Settings | None = None, root: Path | None = None) -> Paths:

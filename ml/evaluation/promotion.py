@@ -9,6 +9,7 @@ import numpy as np
 
 from ml.config import Promotion
 from ml.evaluation.gate import AUC_ROUNDS, GateAnswers, Scored
+from ml.evaluation.metrics import mcnemar_p
 
 ACCURACIES = ("image_accuracy", "speech_accuracy")
 ROUNDS = 2000
@@ -20,7 +21,8 @@ SMALL = "all smaller ones"
 class Comparison:
     """Challenger against champion on one figure, whole (`part` is "") or on one slice of it.
 
-    low, high: the interval of the difference by resampling the items in pairs; worse: it speaks against promotion.
+    low, high: the interval of the difference by resampling the items in pairs; worse: it speaks against promotion;
+    better: by more than chance.
     """
 
     figure: str
@@ -31,11 +33,7 @@ class Comparison:
     low: float
     high: float
     worse: bool
-
-    @property
-    def better(self) -> bool:
-        """By more than chance."""
-        return self.low > 0
+    better: bool = False
 
     def __str__(self) -> str:
         where = f" for {self.part}" if self.part else ""
@@ -104,8 +102,10 @@ def _compared(new: Scored, old: Scored, settings: Promotion, confidence: float, 
     assert before is not None
     assert after is not None
     low, high = _interval(new, old, confidence, seed)
-    worse = after - before < -settings.margin * new.slack
-    yield Comparison(new.name, "", len(new), before, after, low, high, worse)
+    worse, better = after - before < -settings.margin * new.slack, low > 0
+    if new.name in ACCURACIES:  # of a handful of items resampling is too sure
+        better = better and mcnemar_p(new.by_item > 0, old.by_item > 0) <= 1 - confidence
+    yield Comparison(new.name, "", len(new), before, after, low, high, worse, better)
     for part, rows in slices(new, settings.least_slice):
         ours, theirs = new.by_item[rows], old.by_item[rows]
         low, high = paired_interval(ours - theirs, settings.confidence, seed)

@@ -127,7 +127,7 @@ def _measured(known: Mapping[str, dict], modality: str, item: str, names: Mappin
 
 def _seen(predictor: Predictor, images: ImageSet, rows: np.ndarray, measured: list[dict]) -> Iterator[dict]:
     pixels, names = np.asarray(images.pixels)[rows], (*predictor.image_classes, None)
-    posteriors, embeddings = predictor.classify_images(pixels), predictor.embed_images(pixels)
+    posteriors, embeddings = predictor.see(pixels)
     for row, known, embedding, facts in zip(rows, posteriors, embeddings, measured, strict=True):
         yield {
             "endpoint": "classify_image",
@@ -142,7 +142,7 @@ def _seen(predictor: Predictor, images: ImageSet, rows: np.ndarray, measured: li
 
 def _heard(predictor: Predictor, speech: SpeechSet, rows: np.ndarray, measured: list[dict]) -> Iterator[dict]:
     clips = [speech.clip(row) for row in rows]
-    posteriors, embeddings = predictor.recognize_batch(clips), predictor.embed_speech(clips)
+    posteriors, embeddings = predictor.hear(clips)
     for row, known, embedding, facts in zip(rows, posteriors, embeddings, measured, strict=True):
         yield {
             "endpoint": "recognize_speech",
@@ -164,7 +164,7 @@ def _extracted(
     measured: tuple[list[dict], list[dict]],
 ) -> Iterator[dict]:
     names = np.array(images.classes)[images.labels[pictures]]
-    embeddings = predictor.embed_speech([speech.clip(clip) for clip in clips])  # of the whole, as the service logs it
+    _, embeddings = predictor.hear([speech.clip(clip) for clip in clips])  # of the whole, as the service logs it
     for number, clip in enumerate(clips):
         spoken = np.flatnonzero(names == speech.classes[speech.labels[clip]])
         place = spoken[number % len(spoken)] if number % 2 and len(spoken) else number % len(pictures)

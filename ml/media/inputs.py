@@ -27,5 +27,7 @@ def reason_of(fault: Exception, empty: bool = False, unknown: bool = False, expe
     """Why something cannot be decoded, for one line to a person: empty, unknown to the decoder, or what it said."""
     if empty or unknown:
         return f"{'it is empty' if empty else 'its format is not known'}; expected {expected}"
-    said = re.sub(r"<\S+ (object at 0x[0-9a-f]+|name='.*?')>", "it", " ".join(str(fault).split()))
+    said = re.sub(
+        r"<\S+ (object at 0x[0-9a-f]+|name='.*?')>", "it", " ".join(str(getattr(fault, "error_string", fault)).split())
+    )
     return said or type(fault).__name__

@@ -19,11 +19,13 @@ from ml.media.inputs import bytes_of, reason_of
 
 FORMATS = "WAV, FLAC, OGG or MP3"
 BLOCK_SAMPLES = 1 << 16  # of all channels together
+CANCELLED = 1e-4  # of the power of the channels: what their mean has left where one is the other upside down
 HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
 KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares is too narrow
 UNKNOWN_FORMAT = 1  # of libsndfile's codes
 WAVE_HEAD_BYTES = 44
 WAVE_UNKNOWN_BYTES = 0x7FFFF000  # writers that do not know the length declare this or more
+MOST_CHUNKS = 10_000  # that are looked at
 UNSAID_SIZE = 2**32 - 1  # of an RF64's sound; its ds64 chunk has it
 CHUNKED = {  # by what a file begins with: the byte order, and the chunk that holds the sound
     (b"RIFF", b"WAVE"): ("<", b"data"),
@@ -34,13 +36,14 @@ CHUNKED = {  # by what a file begins with: the byte order, and the chunk that ho
 
 
 def decode_recording(
-    source: bytes | Path, max_s: float | None = None, name: str = "recording"
+    source: bytes | Path, max_s: float | None = None, name: str = "recording", heard: bool = False
 ) -> tuple[np.ndarray, int]:
     """Decode any recording libsndfile reads to the mean of its channels.
 
     Returns float32 (samples,), full scale at 1, and its rate in Hz.
     Raises UserError naming `name` where it cannot be decoded, is empty, longer than `max_s`, not finite, or cut short,
     which WAV, AIFF, CAF, FLAC, MP3 and Ogg Vorbis show; of other formats what is there is taken for the whole.
+    heard: it is to be listened to, so that channels which cancel each other are refused as well.
     """
     content = bytes_of(source, name)
     if (stored := stored_recording(content)) is not None and (
@@ -52,7 +55,7 @@ def decode_recording(
     with _opened(io.BytesIO(content), name) as recording:
         rate_hz = recording.samplerate
         limit = inf if max_s is None else int(max_s * rate_hz)
-        for block in _mono_blocks(recording, name):
+        for block in _mono_blocks(recording, name, heard):
             blocks.append(block)
             samples += len(block)
             if samples > limit:  # a small file may unpack to hours
@@ -74,12 +77,12 @@ class RecordingFile:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         with self._opened() as recording:
-            yield from _mono_blocks(recording, self.name)
+            yield from _mono_blocks(recording, self.name, heard=True)
 
     @contextmanager
     def _opened(self) -> Iterator[soundfile.SoundFile]:
         try:
-            stream = self.file.open("rb")
+            stream = self.file.open("rb", buffering=0)
         except OSError as fault:
             raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
         with stream, _opened(stream, self.name) as recording:
@@ -154,8 +157,10 @@ def resampling_step(from_hz: int, to_hz: int) -> tuple[int, int]:
 @contextmanager
 def _opened(stream: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
     _require_whole_wave(stream, name)
+    # a file goes by its descriptor: what is raised in a callback, such as a signal's exception, would be lost
+    handle = stream if isinstance(stream, io.BytesIO) else stream.fileno()
     try:
-        recording = soundfile.SoundFile(stream)
+        recording = soundfile.SoundFile(handle, closefd=False)
     except Exception as fault:  # soundfile raises its own types and, on damaged input, others
         empty, unknown = not stream.seek(0, io.SEEK_END), getattr(fault, "code", None) == UNKNOWN_FORMAT
         reason = reason_of(fault, empty, unknown, FORMATS)
@@ -166,14 +171,20 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
         yield recording
 
 
-def _mono_blocks(recording: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+def _mono_blocks(recording: soundfile.SoundFile, name: str, heard: bool) -> Iterator[np.ndarray]:
     """The mean of the channels, float32 (samples,), checked."""
-    samples = 0
-    while len(block := _next_block(recording, name)):
-        samples += len(block)
+    samples, of_channels, of_mean = 0, 0.0, 0.0  # the latter two are powers
+    while len(channels := _next_block(recording, name)):
+        samples += len(channels)
+        block = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
         if not np.isfinite(block).all():
             raise UserError(f"{name}: holds samples that are not finite numbers")
+        if heard and channels.shape[1] > 1:
+            of_channels += float(np.square(channels, dtype=np.float64).mean(axis=1).sum())
+            of_mean += float(np.square(block, dtype=np.float64).sum())
         yield block
+    if of_mean < CANCELLED * of_channels:
+        raise UserError(f"{name}: its channels cancel each other, one is the other upside down; expected one of them")
     if samples < recording.frames:
         raise UserError(f"{name}: cut short: {recording.frames} samples declared, {samples} there")
     if not samples:
@@ -181,30 +192,42 @@ def _mono_blocks(recording: soundfile.SoundFile, name: str) -> Iterator[np.ndarr
 
 
 def _next_block(recording: soundfile.SoundFile, name: str) -> np.ndarray:
+    """float32 (samples, channels)."""
     try:
         block = recording.read(1 + BLOCK_SAMPLES // recording.channels, dtype="float32", always_2d=True)
     except Exception as fault:  # as above
         raise UserError(f"{name}: cannot be decoded as a recording: {reason_of(fault)}") from fault
-    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    return block
 
 
 def _require_whole_wave(stream: BinaryIO, name: str) -> None:
-    """Refuse a WAV, RF64 or AIFF that declares more bytes of sound than there are; libsndfile reads the rest without a
-    word."""
+    """Refuse a WAV, RF64 or AIFF that declares more bytes of sound than there are, or has more than it declares;
+    libsndfile reads what fits without a word."""
     head, length = stream.read(12), stream.seek(0, io.SEEK_END)
     order, declared = CHUNKED.get((head[:4], head[8:]), ("", b""))
-    at, long_size = 12 if order else length, 0
-    while at + 8 <= length:
+    at, long_size, sound, there, chunks = 12 if order else length, 0, None, 0, 0
+    while at + 8 <= length and (chunks := chunks + 1) <= MOST_CHUNKS:
         stream.seek(at)
         kind, size = struct.unpack(f"{order}4sI", stream.read(8))
-        there = length - at - 8
-        if kind == b"ds64" and there >= 16:
+        if not (kind.isascii() and kind.decode("ascii").isprintable()):
+            at = length + 2  # no chunk
+            break
+        if kind == b"ds64" and length - at >= 24:
             (long_size,) = struct.unpack("<8xQ", stream.read(16))
-        sound = long_size if kind == declared and size == UNSAID_SIZE else size
-        if kind == declared and there < sound and (long_size or sound < WAVE_UNKNOWN_BYTES):
-            raise UserError(f"{name}: cut short: {sound} bytes of sound declared, {there} there")
+        if kind == declared and sound is None:
+            there, size = length - at - 8, long_size if size == UNSAID_SIZE and long_size else size
+            sound = size
         at += 8 + size + size % 2
     stream.seek(0)
+    if sound is None or (sound >= WAVE_UNKNOWN_BYTES and not long_size):
+        return
+    if there < sound:
+        raise UserError(f"{name}: cut short: {sound} bytes of sound declared, {there} there")
+    # where no chunks follow, the header was never finished, or cannot say more than 4 GB
+    if at > length + 1 and (there > 2 * sound or length > UNSAID_SIZE):
+        raise UserError(
+            f"{name}: its header declares {sound} bytes of sound, {there} are there; expected it saved anew"
+        )
 
 
 @lru_cache(maxsize=2)  # for a rate of many thousands that share no factor it has megabytes

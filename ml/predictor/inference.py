@@ -36,21 +36,21 @@ class Predictor:
     ):
         if torch.device(device).type == "cuda":  # its ten bits of mantissa would not give the answers of a processor
             torch.backends.cudnn.allow_tf32 = False
-        self._see, self._hear = PictureClassifier(image, device), SpeechClassifier(speech, device)
+        self.see, self.hear = PictureClassifier(image, device), SpeechClassifier(speech, device)
         self._separator = Separator(extractor, device)
-        cards = self._see.card, self._hear.card, self._separator.card
+        cards = self.see.card, self.hear.card, self._separator.card
         self.cards = dict(zip(PARTS, cards, strict=True))
         self.digest, self.device = digest, device
-        self.image_classes: tuple[str, ...] = tuple(self._see.card["classes"])
-        self.speech_classes: tuple[str, ...] = tuple(self._hear.card["classes"])
+        self.image_classes: tuple[str, ...] = tuple(self.see.card["classes"])
+        self.speech_classes: tuple[str, ...] = tuple(self.hear.card["classes"])
         self.labels: tuple[str, ...] = self._separator.labels
         self.sample_rate_hz: int = self._separator.sample_rate_hz
         self.hop_s = self._separator.hop_s
-        self.finds_objects = self._see.finds_objects
+        self.finds_objects = self.see.finds_objects
         self.presence_threshold: float = self._separator.card["presence_threshold"]
         self._word_threshold: float = self._separator.card["word_threshold"]
         self._goldens = tuple(goldens)
-        self._require_one_rate(self._hear.card["sample_rate_hz"])
+        self._require_one_rate(self.hear.card["sample_rate_hz"])
 
     @classmethod
     def from_models(cls, image: Path, speech: Path, extractor: Path, device: str = "cpu") -> Predictor:
@@ -74,7 +74,7 @@ class Predictor:
 
     def classify_image(self, pixels: np.ndarray) -> Picture:
         """What is pictured in pixels uint8 (h, w, c), each object and where it lies, and the classifier's embedding."""
-        return self._see.picture(pixels)
+        return self.see.picture(pixels)
 
     def recognize_speech(self, waveform: np.ndarray, rate_hz: int) -> Recognition:
         """`recognize_stream` of a recording (samples,) in one block."""
@@ -108,7 +108,7 @@ class Predictor:
         sound = self._sound(blocks, rate_hz)
         words = [] if sound.is_silent else self._words(sound)
         label_it = not sound.is_silent and bool(sound.is_short or words)
-        posteriors, embeddings = self._hear([self._to_classify(sound, words)])
+        posteriors, embeddings = self.hear([self._to_classify(sound, words)])
         shares = posteriors[0] if label_it else np.full_like(posteriors[0], 1 / posteriors.shape[1])
         label = self.speech_classes[int(shares.argmax())] if label_it else None
         return Recognition(label, dict(zip(self.speech_classes, shares.tolist(), strict=True)), embeddings[0], words)
@@ -155,23 +155,15 @@ class Predictor:
 
     def classify_images(self, pixels: np.ndarray) -> np.ndarray:
         """Posteriors (n, classes + 1) of pixels uint8 (n, h, w, c); the last column is "nothing known"."""
-        return self._see(pixels)[0]
-
-    def embed_images(self, pixels: np.ndarray) -> np.ndarray:
-        """Embeddings (n, d) float32 of pixels uint8 (n, h, w, c)."""
-        return self._see(pixels)[1]
+        return self.see(pixels)[0]
 
     def recognize_batch(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Posteriors (n, classes) of waveforms (samples,) at the model's rate, of any lengths."""
-        return self._hear(waveforms)[0]
+        return self.hear(waveforms)[0]
 
     def embed_recording(self, waveform: np.ndarray, rate_hz: int) -> np.ndarray:
         """Embedding (d,) float32 of a whole recording (samples,), whatever it holds; it is to be under a minute."""
-        return self.embed_speech([self.at_model_rate(waveform, rate_hz)])[0]
-
-    def embed_speech(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Embeddings (n, d) float32 of waveforms (samples,) at the model's rate, of any lengths."""
-        return self._hear(waveforms)[1]
+        return self.hear([self.at_model_rate(waveform, rate_hz)])[1][0]
 
     def queries(self, posteriors: np.ndarray) -> np.ndarray:
         """Queries (n, labels) for `separate` from posteriors (n, classes + 1) of `classify_images`."""
@@ -186,7 +178,7 @@ class Predictor:
 
         They are what `separate` finds for each label alone.
         """
-        parts = list(self._listened(self._sound([sound], self.sample_rate_hz)))
+        parts = list(self._separator.listen(self._sound([sound], self.sample_rate_hz)))
         return parts[-1].word_presence, np.concatenate([part.word_places for part in parts], axis=2)
 
     def words(self, sound: np.ndarray) -> list[Word]:
@@ -251,7 +243,7 @@ class Predictor:
         trackers = [SpanTracker(self.hop_s, sound.duration_s, self._word_threshold) for _ in self.labels]
         spans: list[list[Interval]] = [[] for _ in self.labels]
         presence = np.zeros(len(self.labels))
-        for part in self._listened(sound):
+        for part in self._separator.listen(sound):
             for found, tracker, places in zip(spans, trackers, part.word_places, strict=True):
                 found += tracker.feed(places)
             presence = part.word_presence
@@ -262,10 +254,6 @@ class Predictor:
             for span in [*found, *tracker.finish()]
         ]
         return without_conflicts(words)
-
-    def _listened(self, sound: Sound):
-        """What is found of every label when nothing is asked for."""
-        return self._separator.stream(sound, np.zeros(len(self.labels), np.float32))
 
     def _to_classify(self, sound: Sound, words: list[Word]) -> np.ndarray:
         if sound.is_short:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.extraction import ExtractorOutput, asked_for, load_extractor, probable, soft_maximum
+from ml.extraction import Listened, asked_for, load_extractor, probable, soft_maximum
 from ml.predictor.streaming import Piece, Sound, pieces
 
 SAMPLES_PER_PASS = 512_000
@@ -32,17 +32,22 @@ class Separated:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a piece of a recording adds: estimate (samples,) and places (4, frames) of what was asked for, word_places
-    (labels, 4, frames) of all labels; and presence and word_presence (labels,) up to its end. `last` says that nothing
-    follows."""
+class Heard:
+    """What a piece of a recording adds: word_places (labels, 4, frames) of all labels, and word_presence (labels,) up
+    to its end. `last` says that nothing follows."""
+
+    word_places: np.ndarray
+    word_presence: np.ndarray
+    last: bool
+
+
+@dataclass(frozen=True)
+class Part(Heard):
+    """And of what was asked for: estimate (samples,), places (4, frames), and presence up to the piece's end."""
 
     estimate: np.ndarray
     places: np.ndarray
-    word_places: np.ndarray
     presence: float
-    word_presence: np.ndarray
-    last: bool
 
 
 class Separator:
@@ -65,33 +70,46 @@ class Separator:
             parts.append((output.estimate.cpu(), *(one.cpu() for one in sure)))
         return Separated(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
 
-    def stream(self, sound: Sound, query: np.ndarray) -> Iterator[Part]:
-        """The same about one recording for a query (labels,), a piece at a time; joined they are the whole's."""
-        context = self._extractor.context_frames * self._hop_samples
-        asked, so_far = self._tensor(query[None]), None
-        for piece in pieces(sound, PIECE_FRAMES * self._hop_samples, context):
-            part, so_far = self._part(piece, asked, sound.gain, so_far)
-            yield part
+    @torch.inference_mode()
+    def listen(self, sound: Sound) -> Iterator[Heard]:
+        """What is heard of every label in one recording, a piece at a time; joined they are the whole's."""
+        so_far = None
+        for piece in self._pieces(sound):
+            output = self._extractor.listen(self._tensor(piece.samples[None]), self._tensor(np.array([sound.gain])))
+            heard, so_far = self._heard(piece, output, so_far)
+            yield Heard(**heard)
 
     @torch.inference_mode()
-    def _part(self, piece: Piece, query: Tensor, gain: float, so_far: Tensor | None) -> tuple[Part, Tensor]:
-        """so_far (1, labels): the soft maximum of all scores before this piece; returned with those of this one."""
-        output: ExtractorOutput = self._extractor(
-            self._tensor(piece.samples[None]), query, gain=torch.tensor([gain], device=self._device)
-        )
+    def stream(self, sound: Sound, query: np.ndarray) -> Iterator[Part]:
+        """The same and what a query (labels,) asks for."""
+        asked, so_far = self._tensor(query[None]), None
+        for piece in self._pieces(sound):
+            output = self._extractor(self._tensor(piece.samples[None]), asked, self._tensor(np.array([sound.gain])))
+            heard, so_far = self._heard(piece, output, so_far)
+            yield Part(
+                **heard,
+                estimate=output.estimate[0, piece.before : piece.before + piece.own].cpu().numpy(),
+                places=probable(output.places)[0, :, self._frames(piece)].cpu().numpy(),
+                presence=float(asked_for(asked[:, :, None], so_far[:, :, None]).sigmoid()),
+            )
+
+    def _pieces(self, sound: Sound) -> Iterator[Piece]:
+        context = self._extractor.context_frames * self._hop_samples
+        return pieces(sound, PIECE_FRAMES * self._hop_samples, context)
+
+    def _frames(self, piece: Piece) -> slice:
+        """Those of a piece's own samples."""
         first = piece.before // self._hop_samples
-        frames = slice(first, None if piece.last else first + piece.own // self._hop_samples)
+        return slice(first, None if piece.last else first + piece.own // self._hop_samples)
+
+    def _heard(self, piece: Piece, output: Listened, so_far: Tensor | None) -> tuple[dict, Tensor]:
+        """The fields of a piece's `Heard`, and the soft maximum (1, labels) of all scores up to its end, as `so_far` is
+        up to its beginning."""
+        frames = self._frames(piece)
         words = soft_maximum(output.word_scores[:, :, frames])
         so_far = words if so_far is None else soft_maximum(torch.stack((so_far, words), dim=-1))
-        part = Part(
-            estimate=output.estimate[0, piece.before : piece.before + piece.own].cpu().numpy(),
-            places=probable(output.places)[0, :, frames].cpu().numpy(),
-            word_places=probable(output.word_places)[0, :, :, frames].cpu().numpy(),
-            presence=float(asked_for(query[:, :, None], so_far[:, :, None]).sigmoid()),
-            word_presence=so_far[0].sigmoid().cpu().numpy(),
-            last=piece.last,
-        )
-        return part, so_far
+        places = probable(output.word_places)[0, :, :, frames].cpu().numpy()
+        return {"word_places": places, "word_presence": so_far[0].sigmoid().cpu().numpy(), "last": piece.last}, so_far
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._device)

@@ -158,7 +158,8 @@ class _Clips:
     def _shape(self, label: int) -> np.ndarray:
         """What a label sounds like on the whole (slices, bands): the mean over its first clips that sound."""
         if label not in self._shapes:
-            rows = [int(row) for row in np.flatnonzero(self.labels == label) if self[row][2] > 0][:SHAPE_CLIPS]
+            said = (int(row) for row in np.flatnonzero(self.labels == label))
+            rows = [row for row in said if self[row][2] > 0][:SHAPE_CLIPS]
             shapes = [_shape_of(self.speech.clip(row)[slice(*self[row][:2])]) for row in rows]
             self._shapes[label] = np.mean(shapes, axis=0) if shapes else np.full((SHAPE_SLICES, SHAPE_BANDS), np.inf)
         return self._shapes[label]
@@ -178,12 +179,11 @@ class _Clips:
 
 def _shape_of(active: np.ndarray) -> np.ndarray:
     """Where a clip's active samples have their power: its decibels (slices of time, bands of frequency), mean 0."""
-    slices = [
-        np.abs(np.fft.rfft(part, 2 ** max(6, len(part).bit_length()))) ** 2
-        for part in np.array_split(active, SHAPE_SLICES)
-    ]
-    edges = [np.geomspace(1, len(power), SHAPE_BANDS, endpoint=False).astype(int) for power in slices]
-    decibels = np.array([10 * np.log10(np.add.reduceat(p, e) + 1e-9) for p, e in zip(slices, edges, strict=True)])
+    parts = np.array_split(active, SHAPE_SLICES)
+    size = 2 ** max(6, len(parts[0]).bit_length())
+    power = np.abs(np.fft.rfft([np.pad(part, (0, size - len(part))) for part in parts])) ** 2 / size
+    edges = (np.geomspace(1 / 32, 1, SHAPE_BANDS, endpoint=False) * size / 2).astype(int)  # at the same pitch for all
+    decibels = 10 * np.log10(np.add.reduceat(power, edges, axis=1) + 1e-9)
     return decibels - decibels.mean()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import tarfile
 import unicodedata
@@ -29,6 +30,10 @@ EXTENSIONS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 HARMLESS_BYTES = 64 * 1024**2  # up to here plain pictures and silence may swell as they like
+
+
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGED += (UnicodeError,)  # of names
 
 
 class Reader(Protocol):
@@ -191,5 +196,5 @@ def _damage(archive: Path, name: str = "") -> Iterator[None]:
     where = f"{archive}: {name}" if name else str(archive)
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, OSError) as fault:
+    except (*DAMAGED, OSError) as fault:
         raise UserError(f"{where}: cannot be read as an archive: {' '.join(str(fault).split())}") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ml.config import UserError
+from ml.config import UserError, place_of
 
 ATTEMPTS = 5
 PAUSE_S = 1.0
@@ -42,7 +42,7 @@ def obtain(published: Published, mirror: str | None, root: Path, pause_s: float 
     Raises UserError naming the file where it is missing, cannot be fetched, or has another digest than expected.
     """
     if mirror and "://" not in mirror:
-        return _from_folder(published, root / Path(mirror).expanduser())
+        return _from_folder(published, place_of(mirror, root, "data.mirror (MIRROR=…)"))
     url = f"{mirror.rstrip('/')}/{published.name}" if mirror else published.url
     place = root / "data" / "downloads" / published.name
     if place.is_file() and _digest(published, place) == published.expected:
@@ -98,8 +98,8 @@ def _transfer(url: str, part: Path, pause_s: float) -> None:
 
 def _receive(url: str, part: Path) -> None:
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             _append(answer, part, have if answer.status == 206 else 0)
     except urllib.error.HTTPError as fault:
@@ -108,6 +108,10 @@ def _receive(url: str, part: Path) -> None:
         if fault.code >= 500:
             raise Interrupted(f"HTTP {fault.code}") from None
         raise UserError(f"{url}: the server answers {fault.code} {fault.reason}, expected the file") from None
+    except ValueError as fault:
+        raise UserError(
+            f"{url}: is no address ({fault}); expected a folder or URL that holds mnist/ and fsdd/"
+        ) from None
     except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as fault:
         raise Interrupted(str(getattr(fault, "reason", fault)) or type(fault).__name__) from None
 

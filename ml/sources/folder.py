@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml.config import MODALITIES, UserError
+from ml.config import MODALITIES, UserError, place_of
 from ml.sources import archives
 from ml.sources.shards import Item, Listing
 
@@ -62,7 +62,7 @@ def listing(folder: str | None, modality: str, root: Path, group_pattern: str | 
     if not folder:
         raise UserError(f"data.folder (FOLDER=…) is not set; expected a folder that holds {LAYOUT[modality]}")
     pattern = person_pattern(group_pattern)
-    found = _found(root / Path(folder).expanduser(), modality)
+    found = _found(place_of(folder, root, "data.folder (FOLDER=…)"), modality)
     _note_unmatched(found, pattern, modality)
     _note_similar_labels(found, modality)
     return Listing(_items(found, pattern), len(found), LICENCE)
@@ -74,7 +74,7 @@ def state(folder: str | None, modality: str, root: Path) -> str:
     Of a folder that cannot be listed it is that of the reason.
     """
     try:
-        found = _found(root / Path(folder or "").expanduser(), modality)
+        found = _found(place_of(folder or "", root, "data.folder (FOLDER=…)"), modality)
         told = "".join(f"{one.path}\0{one.size_bytes}\0{one.changed_ns}\n" for one in found)
     except UserError as fault:
         told = str(fault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -161,9 +162,27 @@ def last_rows(added: Sequence[Path]) -> dict[str, tuple[int, int] | None]:
     return last
 
 
+@contextmanager
+def opened(shard: Path) -> Iterator[pq.ParquetFile]:
+    """A shard to be read. Raises UserError naming it where it is damaged or cannot be read."""
+    try:
+        with pq.ParquetFile(shard) as file:
+            yield file
+    except (pa.ArrowException, OSError) as fault:
+        said = " ".join(str(fault).split())
+        raise UserError(
+            f"{shard}: cannot be read as a shard: {said}; `.venv/bin/dvc checkout` brings it back"
+        ) from None
+
+
+def rows_of(shard: Path) -> int:
+    with opened(shard) as file:
+        return file.metadata.num_rows
+
+
 def _removes(shard: Path) -> bool:
     """Whether rows of a shard may lack bytes, as its own statistics say; reading the bytes to see would cost more."""
-    with pq.ParquetFile(shard) as file:
+    with opened(shard) as file:
         place = file.schema_arrow.names.index("bytes")
         columns = [file.metadata.row_group(group).column(place) for group in range(file.num_row_groups)]
     return any(column.statistics is None or column.statistics.null_count != 0 for column in columns)
@@ -172,7 +191,7 @@ def _removes(shard: Path) -> bool:
 def _read(shard: Path, columns: Sequence[str], most_rows: int, most_bytes: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Batches of a shard's rows in order, each with the number of its first row."""
     first = 0
-    with pq.ParquetFile(shard) as file:
+    with opened(shard) as file:
         average = max(shard.stat().st_size // max(file.metadata.num_rows, 1), 1)
         for batch in file.iter_batches(max(1, min(most_rows, most_bytes // average)), columns=list(columns)):
             yield first, batch

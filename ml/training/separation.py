@@ -149,8 +149,8 @@ def scene_loss(
         spans, said = batch.spans / hop_samples, numbers[batch.labels]
         return (
             objectives.separation_loss(output.estimate, batch.target, batch.mixture[batch.scene], batch.present)
-            + PRESENCE_WEIGHT * objectives.presence_loss(output.word_presence, active.any(2))
-            + ACTIVITY_WEIGHT * objectives.activity_loss(output.word_places[:, :, 3], active)
+            + PRESENCE_WEIGHT * objectives.detection_loss(output.word_presence, active.any(2))
+            + ACTIVITY_WEIGHT * objectives.detection_loss(output.word_places[:, :, 3], active)
             + SPOTTING_WEIGHT * spotting.spotting_loss(output.word_places, spans, said)
         )
 
@@ -205,8 +205,10 @@ class Trial:
             queries = torch.from_numpy(rendered.queries[part]).to(self.device)
             picked = torch.arange(start, start + len(queries), device=self.device) % self.asked.shape[1]
             outputs.append(model(torch.from_numpy(rendered.mixture[part]).to(self.device), self.asked[queries, picked]))
-        fields = (field.name for field in dataclasses.fields(extraction.ExtractorOutput))
-        return extraction.ExtractorOutput(*(torch.cat([getattr(o, f).float().cpu() for o in outputs]) for f in fields))
+        fields = [field.name for field in dataclasses.fields(extraction.ExtractorOutput)]
+        return extraction.ExtractorOutput(
+            **{name: torch.cat([getattr(one, name).float().cpu() for one in outputs]) for name in fields}
+        )
 
     def improvement(self, model: nn.Module, n: int) -> float:
         """Mean SI-SDR improvement in dB on the first n headline scenes."""

@@ -86,6 +86,7 @@ def feedback(project: Project) -> dg.MaterializeResult:
         | {
             "dagster/row_count": len(found),
             "waiting": len(waiting),
+            "unreadable": list(found.unreadable),
             "states": previews.table([{"state": state, "corrections": n} for state, n in states.most_common()]),
             "to_review": previews.table(waiting[:TO_REVIEW]),
             "how": dg.MetadataValue.md("`seehear review`, then `seehear review --accept ID` or `--accept all`"),

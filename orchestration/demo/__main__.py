@@ -11,6 +11,7 @@ from typing import TextIO
 from ml.config import UserError
 from orchestration.demo.world import build
 from orchestration.resources import CODE
+from serving.cli.group import ended_in_order
 
 OUT = CODE / "reports" / "demo-drift"
 
@@ -18,7 +19,8 @@ OUT = CODE / "reports" / "demo-drift"
 def main() -> int:
     print("A story of six days in a folder of its own: 6 to 7 minutes on two cores, two trainings of 3 minutes each.")
     print(f"To see the tools at work: tail -f {OUT / 'log.txt'}\n", flush=True)
-    with tempfile.TemporaryDirectory(prefix="seehear-demo-") as folder, _tools_to(OUT / "log.txt") as complain:
+    place = tempfile.TemporaryDirectory(prefix="seehear-demo-")
+    with ended_in_order(), place as folder, _tools_to(OUT / "log.txt") as complain:
         try:
             project = build(Path(folder) / "project")
             from orchestration.demo import story  # only now, for it imports what looks at the environment

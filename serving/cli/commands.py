@@ -25,7 +25,7 @@ from serving.cli.files import (
     spool_beside,
     write_sound,
 )
-from serving.cli.group import BAD_INPUT, FOUND, NOTHING_FOUND, OneLine, complain, examples, one_line
+from serving.cli.group import BAD_INPUT, FOUND, NOTHING_FOUND, OneLine, complain, examples, heed, one_line
 from serving.packaging import read_champion
 from serving.rolling_back import rollback
 
@@ -229,6 +229,7 @@ def _each(files: Iterable[str], one: Callable, as_json: bool) -> None:
         try:
             found, record, text = one(predictor, file)
         except UserError as fault:
+            heed()  # a signal may be what broke it off
             complain(_naming(file, fault))
             any_bad = True
             continue
@@ -267,6 +268,7 @@ def _searched(predictor: Predictor, pictured: Picture, files: list[Path]) -> lis
             recording = Watched(open_recording(str(file)))
             answers.append((file, predictor.extract_stream(pictured, recording, recording.rate_hz)))
         except UserError as fault:
+            heed()
             with tqdm.external_write_mode(file=sys.stderr):
                 complain(_naming(str(file), fault))
     return sorted(answers, key=lambda answer: (not answer[1].present, -answer[1].presence))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ml.config import UserError, load_paths, load_settings
 from ml.files import whole_file
 from serving.answering import load_predictor
-from serving.cli.group import heed
+from serving.cli.group import complain, heed
 from serving.packaging import read_champion, stored_bundle
 
 if TYPE_CHECKING:
@@ -21,7 +22,19 @@ if TYPE_CHECKING:
     from ml.media import RecordingFile
     from ml.predictor import Predictor
 
-SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+SOUNDS = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+SOUNDS += (".rf64",)
+UNREAD = (
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".wma",
+    ".amr",
+    ".webm",
+    ".mka",
+    ".ape",
+    ".wv",
+)  # sounds that libsndfile does not know
 LONG_S = 120.0  # a recording from here on gets a progress bar
 SPOOL_BYTES = 1 << 20
 
@@ -37,9 +50,13 @@ def champions_predictor() -> Predictor:
 def require_file(name: str) -> None:
     if not name:
         raise UserError("'': expected the name of a file")
-    if not os.path.exists(name):
-        raise UserError(f"{name}: no such file")
-    if not os.path.isfile(name):
+    try:
+        mode = os.stat(name).st_mode
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except (OSError, ValueError) as fault:  # ValueError: a name no file can have
+        raise UserError(f"{name}: cannot be read: {getattr(fault, 'strerror', None) or fault}") from None
+    if not stat.S_ISREG(mode):
         raise UserError(f"{name}: not a file")
 
 
@@ -60,10 +77,31 @@ def open_recording(name: str) -> RecordingFile:
 def recordings_in(folder: str) -> list[Path]:
     if not os.path.isdir(folder):
         raise UserError(f"{folder or repr(folder)}: not a folder; expected one that holds recordings")
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SOUNDS and path.is_file())
+    found = sorted(_files_below(folder))
+    files = [path for path in found if path.suffix.lower() in SOUNDS]
+    unread = [path for path in found if path.suffix.lower() in UNREAD]
+    if unread:
+        kinds = ", ".join(sorted({path.suffix.lower() for path in unread}))
+        complain(f"{unread[0]}{f' and {len(unread) - 1} more' if unread[1:] else ''}: {kinds} cannot be read; left out")
     if not files:
         raise UserError(f"{folder}: holds no recordings ({', '.join(SOUNDS)})")
     return files
+
+
+def _files_below(folder: str) -> Iterator[Path]:
+    """Every file in a folder and those inside it, links followed, each folder once; complains about what is closed."""
+    seen = set()
+    for place, inside, names in os.walk(folder, followlinks=True, onerror=_complain_of):
+        about = os.stat(place)
+        if (about.st_dev, about.st_ino) in seen:
+            inside.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        yield from (Path(place, name) for name in names)
+
+
+def _complain_of(fault: OSError) -> None:
+    complain(f"{fault.filename}: cannot be read: {fault.strerror}")
 
 
 class Watched:

@@ -17,7 +17,7 @@ from ml.config import UserError
 from ml.files import FULL
 
 FOUND, NOTHING_FOUND, BAD_INPUT = 0, 1, 2
-OUR_FAULT, INTERRUPTED, NOBODY_READS, TERMINATED = 70, 130, 141, 143  # as in sysexits.h; by the shells 128 + signal
+OUR_FAULT, INTERRUPTED, NOBODY_READS = 70, 130, 141  # as in sysexits.h; by the shells 128 + signal
 
 
 class OneLine(click.Group):
@@ -78,9 +78,9 @@ def end_with(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """SIGTERM ends the command inside as Ctrl+C does: what is half-written goes first."""
+    """SIGTERM and a closed terminal end the command inside as Ctrl+C does: what is half-written goes first."""
     _told.clear()
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number in former:
         if former[number] != signal.SIG_IGN:
             signal.signal(number, _leave)
@@ -99,7 +99,7 @@ def _leave(number: int, frame: object) -> None:
 def heed() -> None:
     """End here if a signal said so; what it raised is lost where it came inside a callback."""
     if _told:
-        raise KeyboardInterrupt if _told[0] == signal.SIGINT else SystemExit(TERMINATED)
+        raise KeyboardInterrupt if _told[0] == signal.SIGINT else SystemExit(128 + _told[0])
 
 
 _told: list[int] = []  # signals that have come, in this process

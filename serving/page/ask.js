@@ -63,14 +63,22 @@ export function showFault(fault, retry = null) {
 
 function quiet() {
   clearInterval(countdown);
-  $("again").hidden = true;
+  hide($("again"));
   $("message").classList.remove("bad");
   setPlain($("message"), "");
 }
 
+/** The focus of a button that goes is handed to the one that asks, so that it does not fall to the page's beginning. */
+function hide(button) {
+  if (document.activeElement === button) $("go").focus();
+  button.hidden = true;
+}
+
 function waiting(on) {
   $("go").setAttribute("aria-disabled", String(on)); // not disabled: it keeps the focus
-  $("waiting").hidden = $("cancel").hidden = !on;
+  $("waiting").hidden = !on;
+  if (on) $("cancel").hidden = false;
+  else hide($("cancel"));
   if (on) setText($("message"), "waiting");
 }
 
