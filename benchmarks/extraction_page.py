@@ -240,6 +240,8 @@ plan.
 - Presence is judged on scenes of two seconds, by the surest moment of a recording. The longer a recording, the likelier
   some moment sounds like a word that nobody says: so minutes are measured as well, thirty mixed scenes in a row without
   the word, or with one that says it.
+- Misses at 1 % false alarms: of fewer than 100 scenes without the word, as at quick, 1 % is none, so the surest of them
+  decides alone.
 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
 interval lies wholly above its. Intervals resample scenes, which share a few hundred clips of a few voices; for other

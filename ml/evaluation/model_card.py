@@ -39,12 +39,11 @@ def model_card(
         "data": {"source": report["source"], "versions": dict(report["data"])}
         | {name: about[name] for name in ("items", "licences")},
         "how_made": {
-            "budget": report["budget"],
-            "seed": report["seed"],
+            "seed": _set(report["settings"], chosen, "seed"),
             "device": report["device"],
             "libraries": report["versions"],
             "speech_classifier": chosen,
-            "steps": _steps(report["settings"], chosen),
+            "steps": _set(report["settings"], chosen, "steps"),
             "train_s": {name: part["train_s"] for name, part in _parts(report, chosen).items()},
             "parameters": {name: part["parameters"] for name, part in _parts(report, chosen).items()},
         },
@@ -64,10 +63,11 @@ def _parts(report: Mapping, chosen: str) -> dict[str, Mapping]:
     return names | {"speech_extractor": report["extraction"]}
 
 
-def _steps(settings: Mapping, chosen: str) -> dict:
+def _set(settings: Mapping, chosen: str, key: str) -> dict:
+    """What a setting was for each of the models, which one run may have set otherwise than params.yaml."""
     sections = {name: settings[name] for name in ("image_classifier", "speech_extractor")}
     sections["speech_classifier"] = settings["speech_classifier"][chosen]
-    return {name: section["steps"] for name, section in sections.items()}
+    return {name: section[key] for name, section in sections.items()}
 
 
 def _test_figures(report: Mapping, chosen: str) -> list[dict]:
