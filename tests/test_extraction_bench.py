@@ -108,7 +108,8 @@ def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
     speech, chosen = toy_models.toy_speech(), load_settings()
     recipe = ExtractorRecipe(
         *(PerBudget(80, 80, 80), 16, 0.01, 0.0, "adamw", 24, 2),
-        *(PerBudget(24, 24, 24), *[PerBudget(1, 1, 1)] * 3),  # channels and blocks that extract, looks, others
+        *(PerBudget(24, 24, 24), PerBudget(1, 1, 1)),  # channels and blocks that extract
+        *(1, True),  # looks, others
         *(0.4, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip
     chosen = dataclasses.replace(chosen, speech_extractor=recipe)

@@ -23,7 +23,7 @@ CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(
     *(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, 2),
     *(PerBudget(32, 32, 32), PerBudget(1, 1, 1)),  # channels and blocks that extract
-    *(PerBudget(1, 1, 1), PerBudget(0, 0, 0)),  # looks, others
+    *(1, False),  # looks, others
     *(0.8, 0.15, 0),  # scene_s, speed_change, extra_voices
 )  # fmt: skip
 
@@ -347,7 +347,7 @@ def test_a_checkpoint_of_another_size_is_not_gone_on_with(speech, images, image_
     found: list[tuple[str, tuple[int, int, int]]] = []
     monkeypatch.setattr(separation, "fit", ended)
     sizes = {"extracting_channels": PerBudget(24, 24, 40), "extracting_blocks": PerBudget(1, 1, 3)}
-    how = dataclasses.replace(EXTRACTOR, **sizes, looks=PerBudget(1, 1, 2))
+    how = dataclasses.replace(EXTRACTOR, **sizes, looks=2)
     for budget in ("quick", "medium", "full"):
         with pytest.raises(Crash):
             training.train_speech_extractor(
@@ -356,7 +356,7 @@ def test_a_checkpoint_of_another_size_is_not_gone_on_with(speech, images, image_
             )
     (quick, small), medium, (full, large) = found
     assert (quick, small) == medium
-    assert (small, large) == ((24, 1, 1), (40, 3, 2))
+    assert (small, large) == ((24, 1, 2), (40, 3, 2))
     assert quick != full
 
 
@@ -519,7 +519,7 @@ out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
 training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
 training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
 small = ExtractorRecipe(
-    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), *[PerBudget(1, 1, 1)] * 3,
+    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), PerBudget(1, 1, 1), 1, False,
     scene_s=0.8, speed_change=0.15, extra_voices=0,
 )  # fmt: skip
 training.train_speech_extractor(

@@ -102,7 +102,7 @@ def toy_candidates(out: Path) -> Path:
     small = ExtractorRecipe(
         *(PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, 8),
         *(PerBudget(24, 24, 24), PerBudget(4, 4, 4)),  # channels and blocks that extract
-        *(PerBudget(2, 2, 2), PerBudget(1, 1, 1)),  # looks, others
+        *(2, True),  # looks, others
         *(1.0, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip
     image, target = out / "image_classifier", out / "speech_extractor"

@@ -36,7 +36,7 @@ POSITIVE = (
 )
 SHARES = ("validation_share", "gate_share", "test_share")  # of the data; what they leave is learnt from
 AT_LEAST_ONE = (  # wherever they stand
-    *("batch_size", "detector_batch_size", "channels", "blocks"),
+    *("batch_size", "detector_batch_size", "channels", "blocks", "looks"),
     *("quick", "medium", "full", "bootstrap"),
 )
 LAST_SEED = 2**32 - 1
@@ -45,7 +45,6 @@ RANGES = {
     "promotion.confidence": (0.5, 0.9999),
     "retraining.backoff": (1, 100),
     "speech_extractor.speed_change": (0, 0.15),
-    **{f"speech_extractor.others.{budget}": (0, 1) for budget in BUDGETS},
 }
 ORDERED = (("least_snr_db", "most_snr_db"), ("cooldown_hours", "max_cooldown_hours"))  # of one section
 

@@ -112,16 +112,16 @@ class ExtractorRecipe(Recipe):
     blocks: int
     extracting_channels: PerBudget
     extracting_blocks: PerBudget
-    looks: PerBudget
-    others: PerBudget
+    looks: int
+    others: bool
     scene_s: float
     speed_change: float
     extra_voices: float
 
     def body(self, budget: str) -> dict[str, int]:
         """The extractor's own arguments at this budget."""
-        varying = ("extracting_channels", "extracting_blocks", "looks", "others")
-        return {"channels": self.channels, "blocks": self.blocks} | {k: getattr(self, k).of(budget) for k in varying}
+        own = {name: getattr(self, name) for name in ("channels", "blocks", "looks", "others")}
+        return own | {name: getattr(self, name).of(budget) for name in ("extracting_channels", "extracting_blocks")}
 
 
 @dataclass(frozen=True)
