@@ -46,7 +46,7 @@ def kept_media(paths: Paths) -> KeptMedia:
 
 
 class Corrections(list[Correction]):
-    """unreadable: a line for every file of the log that could not be read, whose corrections are not among these."""
+    """unreadable: a line for every file of answers or corrections that could not be read."""
 
     unreadable: tuple[str, ...] = ()
 

@@ -66,7 +66,7 @@ def consider(project: Project, run: str = "") -> Outcome:
         return _kept(paths, model, why, current, run, at)
     decision, answers = _judged(project, parts, former)
     decision = replace(decision, reason=f"{decision.reason}{lost}")
-    compared = tuple({**asdict(one), "better": one.better} for one in decision.comparisons)
+    compared = tuple(asdict(one) for one in decision.comparisons)
     if not decision.promote:
         if current is None or former is None:
             raise UserError(f"no champion: {decision.reason}")

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         media = feedback.kept_media(paths)
         found = feedback.corrections(paths, media, feedback.known_labels(paths, new_labels))
         for line in found.unreadable:
-            print(f"seehear: {line}; its corrections are not seen", file=sys.stderr)
+            print(f"seehear: {line}; what it holds is not seen", file=sys.stderr)
         if verb == "list":
             return _list(found)
         chosen = _chosen(found, verb, ids)

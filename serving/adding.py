@@ -59,7 +59,7 @@ def run_apart(module: str, *words: str) -> NoReturn:
 
     The service and its commands know nothing of Dagster.
 
-    A signal ends the job in order first: SIGTERM is passed on, Ctrl+C comes to both from the terminal.
+    A signal ends the job in order first: SIGTERM is passed on, Ctrl+C and the terminal's end come to both.
     """
     from serving.cli.group import one_line  # the group is made of these commands
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import socket
@@ -19,9 +18,11 @@ from pathlib import Path
 
 import click
 import requests
+import yaml
 
-from ml.config import Paths, UserError, load_paths, load_settings
-from serving.packaging import bento_folder, bento_of, read_champion
+from ml.config import Paths, UserError, load_paths
+from ml.config.reading import ENVIRONMENT
+from serving.packaging import CODE, bento_folder, bento_of, read_champion
 
 START_S = 120.0
 STOP_S = 20.0
@@ -102,18 +103,15 @@ def require_free(port: int) -> None:
             raise UserError(f"port {port}: cannot be listened on ({reason}); choose another with PORT=") from None
 
 
-def require_settings(folder: Path, root: Path) -> None:
-    """Raises UserError where a stored Bento serves by other settings than the project's, such as how long what people
-    send is kept."""
-    wanted = dataclasses.asdict(load_settings(root).serving)
-    try:
-        built = dataclasses.asdict(load_settings(folder / "src").serving)
-    except UserError:  # by a version with other settings
-        built = {}
-    for name, value in wanted.items():
-        if built.get(name) != value:
+def require_settings(folder: Path) -> None:
+    """Raises UserError where a stored Bento serves by other settings than params.yaml has now, such as how long what
+    people send is kept; what the environment sets holds for either."""
+    built, wanted = (yaml.safe_load((place / "params.yaml").read_text("utf-8")) for place in (folder / "src", CODE))
+    told = {key for name, (_, key) in ENVIRONMENT.items() if os.environ.get(name)}
+    for key, value in wanted["serving"].items():
+        if key not in told and built["serving"].get(key, value) != value:
             raise UserError(
-                f"params.yaml: serving.{name}: {value}, but the service was built with {built.get(name, 'none')}; "
+                f"params.yaml: serving.{key}: {value}, but the service was built with {built['serving'][key]}; "
                 "`make run` builds it anew"
             )
 
@@ -186,7 +184,7 @@ def main(port: int) -> None:
     try:
         paths = load_paths()
         tag = bento_of(read_champion(paths).tag, paths)
-        require_settings(bento_folder(tag, paths), paths.root)
+        require_settings(bento_folder(tag, paths))
         require_free(port)
     except UserError as fault:
         click.echo(f"serve: {fault}", err=True)

@@ -242,10 +242,12 @@ def test_a_service_built_with_other_settings_is_not_started(tmp_path):
     (tmp_path / "src").mkdir()
     built = (CODE / "params.yaml").read_text()
     (tmp_path / "src" / "params.yaml").write_text(built)
-    client.require_settings(tmp_path, CODE)
+    client.require_settings(tmp_path)
+    (tmp_path / "src" / "params.yaml").write_text(built.replace("  looks: 2 ", "  glances: 2 "))
+    client.require_settings(tmp_path)
     (tmp_path / "src" / "params.yaml").write_text(built.replace("keep_media_days: 0", "keep_media_days: 30"))
     with pytest.raises(UserError, match=r"serving\.keep_media_days: 0, but the service was built with 30; `make run`"):
-        client.require_settings(tmp_path, CODE)
+        client.require_settings(tmp_path)
 
 
 def test_the_help_names_every_command_in_full_and_the_exit_codes_apart(seehear):
@@ -421,7 +423,7 @@ def test_a_job_run_apart_ends_in_order_before_its_command_does(number, code, tmp
         while not (tmp_path / "begun").exists():
             assert time.monotonic() < until
             time.sleep(0.05)
-        if number == signal.SIGINT:
+        if number in (signal.SIGINT, signal.SIGHUP):
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)

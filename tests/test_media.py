@@ -243,6 +243,15 @@ def test_channels_that_cancel_each_other_are_not_taken_for_silence(tmp_path):
         assert len(media.decode_recording(tmp_path / f"{name}.wav", heard=True)[0]) == 8000
 
 
+def test_a_wave_whose_writer_was_killed_is_read_whole(tmp_path):
+    writer = "import os, soundfile, numpy as np; f = soundfile.SoundFile('k.wav', 'w', 8000, 1); "
+    writer += "f.write(np.full(300000, 0.3)); os._exit(1)"
+    subprocess.run([sys.executable, "-c", writer], cwd=tmp_path, check=False)
+    content = (tmp_path / "k.wav").read_bytes()
+    assert content[4:8] == (8).to_bytes(4, "little")
+    assert len(media.decode_recording(content)[0]) > 100_000
+
+
 @pytest.mark.parametrize("declared", [0, 16_000])
 def test_a_wave_whose_header_was_never_finished_is_not_read_in_part(tmp_path, declared):
     sound = media.wav_samples(0.3 * np.sin(np.arange(40_000) / 5), "PCM_16")
@@ -259,8 +268,11 @@ def test_a_wave_whose_header_was_never_finished_is_not_read_in_part(tmp_path, de
 def test_what_follows_the_sound_of_a_wave_does_not_matter():
     wave = media.encode_wav(np.full(800, 0.3, np.float32), 8000)
     listed = b"LIST" + (4000).to_bytes(4, "little") + b"INFO" + bytes(3996)
-    for after in (listed, bytes(1000), b"x" * 100):
+    for after in (listed, listed[:3000], bytes(5000), b"read by nobody" * 300):
         assert len(media.decode_recording(wave + after)[0]) == 800
+    odd = bytearray(wave[:44]) + bytes(range(100, 201))  # 8 bits, 101 samples and no byte of padding
+    odd[32:36], odd[40:44] = b"\x01\0\x08\0", (101).to_bytes(4, "little")
+    assert len(media.decode_recording(bytes(odd) + listed)[0]) == 101
 
 
 def test_silent_hours_in_a_small_file_are_refused_without_unpacking_them():

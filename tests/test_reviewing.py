@@ -115,7 +115,7 @@ def test_a_file_of_corrections_that_cannot_be_read_is_named(tmp_path, monkeypatc
     told = capsys.readouterr()
     assert told.out == "no corrections yet\n"
     assert damaged.name in told.err
-    assert "its corrections are not seen" in told.err
+    assert "what it holds is not seen" in told.err
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", "no JSON"])

@@ -55,9 +55,9 @@ def decide_promotion(
 
     Worse is a figure that falls by more than the margin, whether or not by chance; or a slice that falls by more than
     the slice margin where the bootstrap shows that it falls at all, for a slice has few items. Slices of fewer than
-    `least_slice` items are judged together. Better is a figure whose whole interval lies above zero, so ties keep the
-    champion; one is enough, so each is held to its share of 1 - `confidence` (Bonferroni). Both answers are of the same
-    items in the same order; raises ValueError where they are not.
+    `least_slice` items are judged together. Better is a figure whose whole interval lies above zero, an accuracy by
+    McNemar's test as well, so ties keep the champion; one is enough, so each is held to its share of 1 - `confidence`
+    (Bonferroni). Both answers are of the same items in the same order; raises ValueError where they are not.
     """
     section = challenger.section
     missing = [name for name in ACCURACIES if section[name] is None]

@@ -26,6 +26,7 @@ UNKNOWN_FORMAT = 1  # of libsndfile's codes
 WAVE_HEAD_BYTES = 44
 WAVE_UNKNOWN_BYTES = 0x7FFFF000  # writers that do not know the length declare this or more
 MOST_CHUNKS = 10_000  # that are looked at
+NEVER_TOLD = (8).to_bytes(4, "little")  # the length of a RIFF before its writer has ended it
 UNSAID_SIZE = 2**32 - 1  # of an RF64's sound; its ds64 chunk has it
 CHUNKED = {  # by what a file begins with: the byte order, and the chunk that holds the sound
     (b"RIFF", b"WAVE"): ("<", b"data"),
@@ -201,33 +202,46 @@ def _next_block(recording: soundfile.SoundFile, name: str) -> np.ndarray:
 
 
 def _require_whole_wave(stream: BinaryIO, name: str) -> None:
-    """Refuse a WAV, RF64 or AIFF that declares more bytes of sound than there are, or has more than it declares;
-    libsndfile reads what fits without a word."""
+    """Refuse a WAV, RF64 or AIFF that declares more bytes of sound than there are, or was never told how many it has;
+    libsndfile reads what is there, or what is declared, without a word."""
     head, length = stream.read(12), stream.seek(0, io.SEEK_END)
-    order, declared = CHUNKED.get((head[:4], head[8:]), ("", b""))
-    at, long_size, sound, there, chunks = 12 if order else length, 0, None, 0, 0
-    while at + 8 <= length and (chunks := chunks + 1) <= MOST_CHUNKS:
+    order, chunk = CHUNKED.get((head[:4], head[8:]), ("", b""))
+    begin, sound = _sound_of(stream, order, chunk, length) if order else (0, None)
+    if sound is not None and not (sound == 0 and head[4:8] == NEVER_TOLD):  # libsndfile reads its own unfinished files
+        there = length - begin
+        if there < sound:
+            raise UserError(f"{name}: cut short: {sound} bytes of sound declared, {there} there")
+        if (there > 2 * sound or length > UNSAID_SIZE) and _goes_on(stream, begin + sound, sound):
+            raise UserError(
+                f"{name}: its header declares {sound} bytes of sound, {there} are there; expected it saved anew"
+            )
+    stream.seek(0)
+
+
+def _sound_of(stream: BinaryIO, order: str, chunk: bytes, length: int) -> tuple[int, int | None]:
+    """Where the sound begins and its bytes as declared; None where nothing or no number is declared."""
+    at, long_size = 12, 0
+    for _ in range(MOST_CHUNKS):
+        if at + 8 > length:
+            break
         stream.seek(at)
         kind, size = struct.unpack(f"{order}4sI", stream.read(8))
-        if not (kind.isascii() and kind.decode("ascii").isprintable()):
-            at = length + 2  # no chunk
-            break
         if kind == b"ds64" and length - at >= 24:
             (long_size,) = struct.unpack("<8xQ", stream.read(16))
-        if kind == declared and sound is None:
-            there, size = length - at - 8, long_size if size == UNSAID_SIZE and long_size else size
-            sound = size
+        if kind == chunk:
+            size = long_size if size == UNSAID_SIZE and long_size else size
+            return at + 8, size if long_size or size < WAVE_UNKNOWN_BYTES else None
         at += 8 + size + size % 2
-    stream.seek(0)
-    if sound is None or (sound >= WAVE_UNKNOWN_BYTES and not long_size):
-        return
-    if there < sound:
-        raise UserError(f"{name}: cut short: {sound} bytes of sound declared, {there} there")
-    # where no chunks follow, the header was never finished, or cannot say more than 4 GB
-    if at > length + 1 and (there > 2 * sound or length > UNSAID_SIZE):
-        raise UserError(
-            f"{name}: its header declares {sound} bytes of sound, {there} are there; expected it saved anew"
-        )
+    return 0, None
+
+
+def _goes_on(stream: BinaryIO, end: int, sound: int) -> bool:
+    """Whether what follows the declared sound looks like more of it: neither a chunk, padded or not, nor zeros."""
+    stream.seek(end)
+    after = stream.read(5)
+    heads = [after[pad : pad + 4] for pad in range(1 + sound % 2)]
+    chunks = [head.isascii() and head.decode("ascii").isprintable() for head in heads]
+    return len(after) >= 4 and not any(chunks) and (sound == 0 or any(after[:4]))
 
 
 @lru_cache(maxsize=2)  # for a rate of many thousands that share no factor it has megabytes

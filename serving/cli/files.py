@@ -92,7 +92,12 @@ def _files_below(folder: str) -> Iterator[Path]:
     """Every file in a folder and those inside it, links followed, each folder once; complains about what is closed."""
     seen = set()
     for place, inside, names in os.walk(folder, followlinks=True, onerror=_complain_of):
-        about = os.stat(place)
+        try:
+            about = os.stat(place)
+        except OSError as fault:  # gone meanwhile
+            _complain_of(fault)
+            inside.clear()
+            continue
         if (about.st_dev, about.st_ino) in seen:
             inside.clear()
             continue

@@ -93,7 +93,10 @@ def ended_in_order() -> Iterator[None]:
 
 def _leave(number: int, frame: object) -> None:
     _told.append(number)
-    heed()
+    if (
+        len(_told) == 1 or number == signal.SIGINT
+    ):  # what is cleaned up meanwhile is left in peace, but by an impatient ^C
+        heed()
 
 
 def heed() -> None:
