@@ -414,7 +414,7 @@ def test_a_job_run_apart_ends_in_order_before_its_command_does(number, code, tmp
     (tmp_path / "job.py").write_text(JOB)
     (tmp_path / "params.yaml").write_text((CODE / "params.yaml").read_text())
     environment = {**os.environ, "SEEHEAR_ROOT": str(tmp_path), "PYTHONPATH": str(CODE)}
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    heeding = partial(signal.signal, number, signal.SIG_DFL)
     arguments = [sys.executable, "-c", COMMAND]
     with subprocess.Popen(
         arguments, cwd=tmp_path, env=environment, preexec_fn=heeding, start_new_session=True
