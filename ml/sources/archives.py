@@ -32,8 +32,10 @@ EXTENSIONS = (
 HARMLESS_BYTES = 64 * 1024**2  # up to here plain pictures and silence may swell as they like
 
 
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
-DAMAGED += (UnicodeError,)  # of names
+DAMAGED = (  # UnicodeError: of a name
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, NotImplementedError, UnicodeError),
+)
 
 
 class Reader(Protocol):

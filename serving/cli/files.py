@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from ml.media import RecordingFile
     from ml.predictor import Predictor
 
-SOUNDS = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
-SOUNDS += (".rf64",)
+SOUNDS = (
+    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),
+)
 UNREAD = (
     ".m4a",
     ".aac",
