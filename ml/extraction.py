@@ -16,7 +16,6 @@ from ml import models, spotting
 MASK_LIMIT = 2.0
 COMPRESSION = 0.3
 TYPICAL = 0.5  # compressed magnitude of a recording brought to `recording_gain`
-PRESENCE_SHARPNESS = 4.0
 UNASKED_LOGIT = -6.0
 RARE_LOGIT = -3.0  # that a frame is a word's centre, before anything is learnt
 DILATIONS = (1, 2, 4, 8)
@@ -265,7 +264,7 @@ def recording_gain(mixture: Tensor, window_samples: int) -> Tensor:
 
 def soft_maximum(scores: Tensor) -> Tensor:
     """Soft maximum (…) of frame scores (…, frames); that of two pieces' soft maxima is that of the whole."""
-    return torch.logsumexp(PRESENCE_SHARPNESS * scores, dim=-1) / PRESENCE_SHARPNESS
+    return torch.logsumexp(spotting.SHARPNESS * scores, dim=-1) / spotting.SHARPNESS
 
 
 def shared_labels(image_classes: Sequence[str], speech_classes: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ As `ml.detection` in one dimension: centres as peaks, and from each the way to b
 over itself is found twice. Spans are (start, end), in frames where nothing else is said.
 
 Places (…, 4, frames) of a label say of every frame that a word's centre is here, how far its start and its end are, and
-that the label is being said; the first and the last as logits from the head, as probabilities where they are read.
+that the label is being said; the first and the last as logits from the head, as probabilities where they are read. A
+fifth row, where nothing was asked for, is the frame's score, by whose soft maximum the label is judged present.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ EDGE_WEIGHT = 0.5
 FIRST_SCORE = 0.02  # of a frame that may be a centre, and of a span that may be a word
 LEAST_IOU = 0.5  # of a span that was found with a true one
 EDGE_ACTIVITY = 0.5  # a word starts and ends where its activity passes this
+SHARPNESS = 4.0  # of the soft maximum
 EDGE_REACH = 3.0  # frames within which that belongs to an edge; so edges err by 15.2 ms, not 17.5, in validation scenes
 CONTEXT_FRAMES = int(LONGEST_FRAMES + EDGE_REACH) + 1  # to both sides of a centre, that its span depends on
 
@@ -85,6 +87,21 @@ def spans_at(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
     passes = at + (EDGE_ACTIVITY - active[at]) / (active[at + 1] - active[at])
     starts, ends = centres - places[1, centres], centres + places[2, centres]
     return np.stack((_drawn(starts, passes[~above[at]]), _drawn(ends, passes[above[at]])), axis=1)
+
+
+def scores_at(places: np.ndarray, centres: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """How sure (n,) places (4 or 5, frames) are of spans (n, 2) about centres (n,).
+
+    The centre's probability, times that of the label's presence by the scores within the span alone, if there are any.
+
+    So a word in an hour is as sure as it is by itself, however surely another moment says it.
+    """
+    sure = places[0, centres].astype(np.float64)
+    if len(places) == 4:
+        return sure
+    edges = spans.round().astype(int).clip(0, places.shape[1] - 1)
+    loudest = [np.logaddexp.reduce(SHARPNESS * places[4, start : end + 1]) / SHARPNESS for start, end in edges]
+    return sure / (1 + np.exp(-np.array(loudest)))
 
 
 def _drawn(edges: np.ndarray, passes: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 
 from ml import media
 from ml.config import UserError
-from ml.predictor import Interval, Predictor, Word, models_digest, verify_bundle, write_bundle
+from ml.predictor import Interval, Predictor, models_digest, verify_bundle, write_bundle
 from ml.predictor.bundle import PARTS, read_goldens
-from ml.predictor.locating import ink_box, located, told, without_conflicts
+from ml.predictor.locating import ink_box, located, told
 
 RATE_HZ = tones.RATE_HZ
 
@@ -379,12 +378,14 @@ def test_a_word_ends_where_the_recording_does():
     assert spans(places(11, (5, 0.9, 40, 40)), duration_s=0.1) == [(0.0, 0.1)]
 
 
-def test_of_two_labels_for_the_same_stretch_the_likelier_stays_and_both_where_they_are_nearly_as_likely():
-    five, nine = Word("five", 0.3, 0.1, 0.5), Word("nine", 0.8, 0.12, 0.5)
-    later, inside = Word("five", 0.9, 1.0, 1.4), Word("one", 0.7, 1.1, 1.3)
-    assert without_conflicts([later, five, nine, inside]) == [nine, later, inside]
-    surer = dataclasses.replace(five, probability=0.6)
-    assert without_conflicts([surer, nine]) == [surer, nine]
+def test_what_the_scores_within_a_span_say_makes_it_less_sure():
+    heard = np.concatenate((places(16, (4, 0.9, 3, 3), (12, 0.8, 3, 3)), np.full((1, 16), -8.0, np.float32)))
+    heard[4, 3:6] = 2.0
+    [first, second] = located(heard, 0.01, 0.2, 0.0)
+    present = 1 / (1 + np.exp(-np.logaddexp.reduce(4 * heard[4, 1:8].astype(float)) / 4))
+    assert first.score == pytest.approx(0.9 * present)
+    assert second.score < 0.01
+    assert located(heard, 0.01, 0.2, 0.02) == [first]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -14,7 +14,7 @@ from ml.extraction import query_of
 from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
-from ml.predictor.locating import SpanTracker, located, told, without_conflicts
+from ml.predictor.locating import SpanTracker, located, told
 from ml.predictor.separating import Separated, Separator
 from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
 from ml.spotting import FIRST_SCORE
@@ -47,8 +47,7 @@ class Predictor:
         self.sample_rate_hz: int = self._separator.sample_rate_hz
         self.hop_s = self._separator.hop_s
         self.finds_objects = self.see.finds_objects
-        self.presence_threshold: float = self._separator.card["presence_threshold"]
-        self._word_threshold: float = self._separator.card["word_threshold"]
+        self.presence_threshold, self._interval_threshold, self._word_threshold = self._separator.thresholds
         self._goldens = tuple(goldens)
         self._require_one_rate(self.hear.card["sample_rate_hz"])
 
@@ -137,14 +136,14 @@ class Predictor:
             if part.last:
                 closed += tracker.finish()
             surest.feed(part.estimate, closed, tracker.settled_s)
-            intervals += [span for span in closed if span.score > self._word_threshold]
+            intervals += [span for span in closed if span.score > self._interval_threshold]
             presence = part.presence
             if write:
                 write(part.estimate)
         if presence <= self.presence_threshold or surest.span is None:
             return Finding(pictured, False, presence, [], None, sound.duration_s)
         heard = self._heard_of(self.recognize_batch([surest.samples])[0])
-        spans = told(intervals or [surest.span], self._word_threshold)
+        spans = told(intervals or [surest.span], self._interval_threshold)
         return Finding(pictured, True, presence, spans, heard, sound.duration_s)
 
     def restored(self, blocks: Iterable[np.ndarray], rate_hz: int, samples: int) -> Iterator[np.ndarray]:
@@ -179,7 +178,7 @@ class Predictor:
         They are what `separate` finds for each label alone.
         """
         parts = list(self._separator.listen(self._sound([sound], self.sample_rate_hz)))
-        return parts[-1].word_presence, np.concatenate([part.word_places for part in parts], axis=2)
+        return parts[-1].word_presence, np.concatenate([part.word_places[:, :4] for part in parts], axis=2)
 
     def words(self, sound: np.ndarray) -> list[Word]:
         """Every word that is found in a sound (samples,) at the model's rate, as `recognize_speech` gives them."""
@@ -191,7 +190,7 @@ class Predictor:
 
     def intervals(self, places: np.ndarray, duration_s: float) -> list[Interval]:
         """Of `candidates` those that are told of a word that is present."""
-        return told(self.candidates(places, duration_s), self._word_threshold)
+        return told(self.candidates(places, duration_s), self._interval_threshold)
 
     def heard(self, estimates: np.ndarray, intervals: Sequence[Sequence[Interval]]) -> list[Heard | None]:
         """The word that each estimate (n, samples) says in its surest interval; None where it has none."""
@@ -239,21 +238,14 @@ class Predictor:
         return Sound(blocks, rate_hz, self.sample_rate_hz, self._separator.window_samples)
 
     def _words(self, sound: Sound) -> list[Word]:
-        """The words of a recording."""
+        """The words of a recording in order of time; several may lie on one stretch, for words may be said at once."""
         trackers = [SpanTracker(self.hop_s, sound.duration_s, self._word_threshold) for _ in self.labels]
-        spans: list[list[Interval]] = [[] for _ in self.labels]
-        presence = np.zeros(len(self.labels))
+        words: list[Word] = []
         for part in self._separator.listen(sound):
-            for found, tracker, places in zip(spans, trackers, part.word_places, strict=True):
-                found += tracker.feed(places)
-            presence = part.word_presence
-        words = [
-            Word(label, float(sure) * span.score, span.start_s, span.end_s)
-            for label, sure, found, tracker in zip(self.labels, presence, spans, trackers, strict=True)
-            if sure > self.presence_threshold
-            for span in [*found, *tracker.finish()]
-        ]
-        return without_conflicts(words)
+            for label, tracker, places in zip(self.labels, trackers, part.word_places, strict=True):
+                found = tracker.feed(places) + (tracker.finish() if part.last else [])
+                words += [Word(label, span.score, span.start_s, span.end_s) for span in found]
+        return sorted(words, key=lambda word: (word.start_s, word.end_s, word.label))
 
     def _to_classify(self, sound: Sound, words: list[Word]) -> np.ndarray:
         if sound.is_short:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 from scipy import ndimage
 
 from ml import media, spotting
-from ml.predictor.answers import Interval, Word
-
-Timed = TypeVar("Timed", Interval, Word)
+from ml.predictor.answers import Interval
 
 LEAST_CONTRAST = 8.0  # grey levels of 255 between ink and paper
 INK_SHARE = 0.35  # of the strongest contrast in the picture
@@ -20,14 +18,13 @@ LONGEST_SEARCHED = 1024  # pixels of a side in which ink is looked for
 LEAST_S = 0.05  # of an interval
 FILLS_SHARE = 0.55  # of a picture's longer side, that its one thing takes up
 OFF_CENTRE = 0.12  # of it, that the thing may lie off the middle
-SAME_IOU, ALIKE = 0.7, 0.45  # by F1 on two times 600 validation scenes: 0.900 and 0.914; with 0.6 0.897 and 0.907
 LEAST_PART = 0.05  # of the largest part's area; smaller ones are specks
 
 
 def located(places: np.ndarray, hop_s: float, duration_s: float, least: float) -> list[Interval]:
-    """Intervals of one label in a recording's places (4, frames).
+    """Intervals of one label in a recording's places (4 or 5, frames).
 
-    The score of each is its centre's probability, lowered by what it shares with a surer one.
+    The score of each is that of `spotting.scores_at`, lowered by what it shares with a surer one.
     """
     tracker = SpanTracker(hop_s, duration_s, least)
     return tracker.feed(places) + tracker.finish()
@@ -57,8 +54,8 @@ class SpanTracker:
         self._near: list[Interval] = []  # these, and all that overlap them or may overlap a later one
 
     def feed(self, places: np.ndarray) -> list[Interval]:
-        """The intervals that are settled, given the next frames (4, frames) of places."""
-        self._held = np.concatenate((self._held, places), axis=1)
+        """The intervals that are settled, given the next frames of places (4 or 5, frames)."""
+        self._held = np.concatenate((self._held, places), axis=1) if self._held.size else places
         self._judge(self._from + self._held.shape[1] - spotting.CONTEXT_FRAMES)
         first = max(0, self._next - spotting.CONTEXT_FRAMES)
         self._held, self._from = self._held[:, first - self._from :], first
@@ -84,10 +81,11 @@ class SpanTracker:
         centres = spotting.peaks(self._held)
         fresh = (centres + self._from >= self._next) & (centres + self._from < end)
         centres = centres[fresh & (self._held[0, centres] > self._least)]
-        edges_s = self._hop_s * (self._from + spotting.spans_at(self._held, centres))
-        for (start_s, end_s), score in zip(edges_s.tolist(), self._held[0, centres].tolist(), strict=True):
+        spans = spotting.spans_at(self._held, centres)
+        scores = spotting.scores_at(self._held, centres, spans).tolist()
+        for (start_s, end_s), score in zip((self._hop_s * (self._from + spans)).tolist(), scores, strict=True):
             start_s, end_s = max(0.0, start_s), min(self._duration_s, end_s)
-            if end_s - start_s >= LEAST_S:
+            if end_s - start_s >= LEAST_S and score > self._least:
                 self._open.append(Interval(start_s, end_s, score))
                 self._near.append(self._open[-1])
         self._next = max(self._next, end)
@@ -103,38 +101,6 @@ class SpanTracker:
         self._open = [span for span in self._open if span.end_s > before_s]
         self._near = [span for span in self._near if span.end_s > self.settled_s]
         return closed
-
-
-def without_conflicts(words: list[Word]) -> list[Word]:
-    """Words in order of time; of those on one interval (intersection over union from SAME_IOU) the likeliest, and
-    others that are nearly as likely (from ALIKE times as much), for words may be said at once."""
-    kept = [word for group in _overlapping(words) for word in _likeliest(group)]
-    return sorted(kept, key=lambda word: (word.start_s, word.end_s, word.label))
-
-
-def _overlapping(words: list[Timed]) -> list[list[Timed]]:
-    """Groups of words of which none overlaps one of another group; so hours of words need not all be compared."""
-    groups: list[list[Timed]] = []
-    end_s = 0.0
-    for word in sorted(words, key=lambda word: word.start_s):
-        if not groups or word.start_s >= end_s:
-            groups.append([])
-        groups[-1].append(word)
-        end_s = max(end_s, word.end_s)
-    return groups
-
-
-def _likeliest(words: list[Word]) -> list[Word]:
-    kept: list[Word] = []
-    for word in sorted(words, key=lambda word: (-word.probability, word.start_s, word.end_s, word.label)):
-        if not any(_drives_out(other, word) for other in kept):
-            kept.append(word)
-    return kept
-
-
-def _drives_out(likelier: Word, word: Word) -> bool:
-    overlap = spotting.iou((likelier.start_s, likelier.end_s), (word.start_s, word.end_s))
-    return overlap >= SAME_IOU and word.probability < ALIKE * likelier.probability
 
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1

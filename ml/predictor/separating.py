@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ml.config import UserError
 from ml.extraction import Listened, asked_for, load_extractor, probable, soft_maximum
 from ml.predictor.streaming import Piece, Sound, pieces
 
 SAMPLES_PER_PASS = 512_000
+THRESHOLDS = ("presence_threshold", "interval_threshold", "word_threshold")  # of an extractor's card
 PIECE_FRAMES = 2048  # 33 s; the context that is gone through twice then adds 3 %
 
 
@@ -33,7 +35,7 @@ class Separated:
 
 @dataclass(frozen=True)
 class Heard:
-    """What a piece of a recording adds: word_places (labels, 4, frames) of all labels, and word_presence (labels,) up
+    """What a piece of a recording adds: word_places (labels, 5, frames) of all labels, and word_presence (labels,) up
     to its end. `last` says that nothing follows."""
 
     word_places: np.ndarray
@@ -53,6 +55,9 @@ class Part(Heard):
 class Separator:
     def __init__(self, folder: Path, device: str):
         self._extractor, self.card = load_extractor(Path(folder), device)
+        if missing := [name for name in THRESHOLDS if name not in self.card]:
+            raise UserError(f"{folder}: has no {', '.join(missing)}, so other code than this made it; train it again")
+        self.thresholds: list[float] = [self.card[name] for name in THRESHOLDS]
         self._device = device
         self.labels, self.sample_rate_hz = self._extractor.labels, self._extractor.sample_rate_hz
         self.window_samples, self._hop_samples = self._extractor.window_samples, self._extractor.hop_samples
@@ -108,7 +113,8 @@ class Separator:
         frames = self._frames(piece)
         words = soft_maximum(output.word_scores[:, :, frames])
         so_far = words if so_far is None else soft_maximum(torch.stack((so_far, words), dim=-1))
-        places = probable(output.word_places)[0, :, :, frames].cpu().numpy()
+        places = torch.cat((probable(output.word_places), output.word_scores[:, :, None]), dim=2)
+        places = places[0, :, :, frames].cpu().numpy()
         return {"word_places": places, "word_presence": so_far[0].sigmoid().cpu().numpy(), "last": piece.last}, so_far
 
     def _tensor(self, values: np.ndarray) -> Tensor:

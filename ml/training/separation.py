@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 QUERY_PICTURES = 300  # per label
 SCENE_WORDS = 1.1  # long words that a scene holds at least: what is silence teaches little, and costs as much
+THRESHOLDS = [k / 100 for k in range(2, 99)]  # of probabilities, among which validation chooses
+Places = tuple[np.ndarray, list[list[float]]]  # of one label in one scene, and the spans where it is said
 PRESENCE_WEIGHT, ACTIVITY_WEIGHT, SPOTTING_WEIGHT = 10.0, 20.0, 2.0  # bring these losses to the size of decibels
 
 
@@ -40,8 +42,8 @@ def train_speech_extractor(
 ) -> dict:
     """Trains and saves the extractor; its queries are the posteriors of real pictures by the model in `image_dir`.
 
-    The thresholds of presence and of a word's centre are chosen on validation scenes and stand in the card, as
-    probabilities.
+    The thresholds of presence, of an interval of the word asked for and of a word where none is asked for are chosen on
+    validation scenes and stand in the card, as probabilities.
     body: another kind of extractor to compare; what is saved of it no Predictor takes. extra: further voices that say
     the same words; recipe.extra_voices is their share of the words in its scenes.
     """
@@ -195,7 +197,7 @@ class Trial:
         heads = scenes.headline_scenes(speech, 150, "full", run.seed, labels)
         mixed = scenes.draw_scenes(speech, 300, "any", run.seed + 1, labels, absent_share=0.5)
         self.headline, self.mixed = scenes.render(heads, speech), scenes.render(mixed, speech)
-        self.asked, self.device = asked, run.device
+        self.asked, self.device, self.classes = asked, run.device, speech.classes
 
     @torch.no_grad()
     def answer(self, model: nn.Module, rendered: scenes.Scenes, n: int, batch: int = 25) -> extraction.ExtractorOutput:
@@ -222,11 +224,12 @@ class Trial:
         output = self.answer(model, self.mixed, len(self.mixed.queries))
         present = torch.from_numpy(self.mixed.present)
         presence = output.presence_logits.sigmoid()
-        sure, right, said = spotted(extraction.probable(output.places).numpy(), self.mixed, model.hop_samples)
-        f1_of = functools.partial(spotted_f1, said=said)
+        asked = spotted(self.asked_for(output, model.hop_samples))
+        every = spotted(self.heard(output, model.labels, model.hop_samples))
         thresholds = {
             "presence_threshold": best_threshold(presence, present, balanced_accuracy),
-            "word_threshold": best_threshold(sure, right, f1_of),
+            "interval_threshold": asked.best_threshold(),
+            "word_threshold": every.best_threshold(),
         }
         metrics = {
             "validation_si_sdr_improvement_db": self.improvement(model, len(self.headline.queries)),
@@ -234,38 +237,66 @@ class Trial:
             "validation_presence_balanced_accuracy": balanced_accuracy(
                 presence > thresholds["presence_threshold"], present
             ),
-            "validation_word_f1": f1_of(sure > thresholds["word_threshold"], right),
+            "validation_interval_f1": asked.f1(thresholds["interval_threshold"]),
+            "validation_word_f1": every.f1(thresholds["word_threshold"]),
         }
         return thresholds, metrics
 
+    def asked_for(self, output: extraction.ExtractorOutput, hop_samples: int) -> Iterator[Places]:
+        """Of every scene that says the word asked for its places (4, frames), and its spans in frames."""
+        places = extraction.probable(output.places).numpy()
+        for row in np.flatnonzero(self.mixed.present):
+            yield places[row], self._spans(row, self.mixed.queries[row], hop_samples)
 
-def spotted(places: np.ndarray, rendered: scenes.Scenes, hop_samples: int) -> tuple[Tensor, Tensor, int]:
-    """Of all spans that places (n, 4, frames) give in the scenes that say the word asked for: how sure each is, whether
-    it is right, and how often the word is said in them."""
+    def heard(self, output: extraction.ExtractorOutput, labels: Sequence[str], hop_samples: int) -> Iterator[Places]:
+        """Of every scene and label the places (5, frames), and the label's spans in frames."""
+        places = torch.cat((extraction.probable(output.word_places), output.word_scores[:, :, None]), dim=2).numpy()
+        for row, column in np.ndindex(*places.shape[:2]):
+            yield places[row, column], self._spans(row, self.classes.index(labels[column]), hop_samples)
+
+    def _spans(self, row: int | np.intp, word: int, hop_samples: int) -> list[list[float]]:
+        return (self.mixed.intervals[row][self.mixed.word_labels[row] == word] / hop_samples).tolist()
+
+
+@dataclass(frozen=True)
+class Spotted:
+    """Of all spans found (n,): how sure each is and whether it is right; `said` are to be found."""
+
+    sure: Tensor
+    right: Tensor
+    said: int
+
+    def f1(self, threshold: float) -> float:
+        decided = self.sure > threshold
+        return float(2 * (decided & self.right).sum() / (decided.sum() + self.said).clamp(min=1))
+
+    def best_threshold(self) -> float:
+        """That at which F1 is best."""
+        return middle_of_best([self.f1(threshold) for threshold in THRESHOLDS])
+
+
+def spotted(places: Iterable[Places]) -> Spotted:
+    """All spans that places give, each with the true spans of its label."""
     sure, right, said = [], [], 0
-    for row in np.flatnonzero(rendered.present):
-        wanted = rendered.word_labels[row] == rendered.queries[row]
-        true = (rendered.intervals[row][wanted] / hop_samples).tolist()
-        centres = spotting.peaks(places[row])
-        spans = spotting.spans_at(places[row], centres).tolist()
-        scores = spotting.own_scores(spans, places[row, 0, centres].tolist())
-        hits = spotting.matched(spans, scores, true)
+    for where, true in places:
+        centres = spotting.peaks(where)
+        spans = spotting.spans_at(where, centres)
+        scores = spotting.own_scores(spans.tolist(), spotting.scores_at(where, centres, spans).tolist())
+        hits = spotting.matched(spans.tolist(), scores, true)
         sure += scores
         right += [index in hits for index in range(len(spans))]
         said += len(true)
-    return torch.tensor(sure), torch.tensor(right, dtype=torch.bool), said
-
-
-def spotted_f1(decided: Tensor, right: Tensor, said: int) -> float:
-    """F1 of the spans that are decided for (n,) bool, where `said` are to be found."""
-    return float(2 * (decided & right).sum() / (decided.sum() + said).clamp(min=1))
+    return Spotted(torch.tensor(sure), torch.tensor(right, dtype=torch.bool), said)
 
 
 def best_threshold(scores: Tensor, truth: Tensor, figure: Callable[[Tensor, Tensor], float]) -> float:
-    """The middle of the thresholds from 0.02 to 0.98 at which `figure` of the decisions is best."""
-    candidates = [k / 100 for k in range(2, 99)]
-    figures = [figure(scores > threshold, truth) for threshold in candidates]
-    best = [c for c, value in zip(candidates, figures, strict=True) if value >= max(figures) - 1e-9]
+    """That at which `figure` of the decisions is best."""
+    return middle_of_best([figure(scores > threshold, truth) for threshold in THRESHOLDS])
+
+
+def middle_of_best(figures: Sequence[float]) -> float:
+    """The middle of the THRESHOLDS whose figures are the best."""
+    best = [one for one, value in zip(THRESHOLDS, figures, strict=True) if value >= max(figures) - 1e-9]
     return best[len(best) // 2]
 
 
