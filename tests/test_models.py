@@ -161,3 +161,22 @@ def test_the_card_is_plain_json(tmp_path):
     _, card = saved(tmp_path / "m")
     assert json.loads((tmp_path / "m" / models.CARD).read_text()) == card
     assert set(card["digests"]) == {models.WEIGHTS}
+
+
+@pytest.mark.parametrize("kind", models.SPEECH_MODELS)
+def test_a_trained_recogniser_takes_the_mean_of_a_sound_moved_by_bands(kind):
+    torch.manual_seed(0)
+    model = models.SPEECH_MODELS[kind](classes=3, n_mels=40, channels=16)
+    mel, frames = torch.randn(2, 40, 30), torch.tensor([30, 17])
+    lower, higher = (
+        torch.cat((mel[:, 2:], mel[:, -1:], mel[:, -1:]), 1),
+        torch.cat((mel[:, :1], mel[:, :1], mel[:, :-2]), 1),
+    )
+    model.eval()
+    each = [model.head(model.see(one, frames)) for one in (higher, mel, lower)]
+    assert torch.allclose(model(mel, frames), torch.stack(each).mean(0), atol=1e-5)
+    assert not torch.allclose(each[0], each[1], atol=1e-3)
+    seen = []
+    model.see = lambda log_mel, frames: seen.append(len(log_mel)) or torch.zeros(len(log_mel), model.head.in_features)
+    model.train()(mel, frames)
+    assert seen == [2], "while it learns it looks once"

@@ -1,7 +1,8 @@
 """Trains and measures what is not measured yet, for as long as it may, then writes the page.
 
 `python -m benchmarks recognition [--budget quick|medium|full] [--minutes 9] [--only grid final …]`; each piece is kept
-under var/recognition as soon as it is done, so the same command goes on where it was stopped. `--pages` only writes
+under var/recognition as soon as it is done, and what a piece has learnt now and then, so the same command goes on where
+it was stopped. `--pages` only writes
 docs/recognition.md and docs/recognition.zh-CN.md from docs/recognition.json.
 """
 
@@ -64,7 +65,7 @@ def train_missing(paths: Paths, settings: Settings, minutes: float, only: list[s
             return
         key = piece.key(settings)
         keep = store(paths) / "models" / key if piece.part == "final" and piece.seed == 0 else None
-        found = measure(piece, paths, settings, keep)
+        found = measure(piece, paths, settings, store(paths) / "checkpoints" / key, keep)
         write_json(store(paths) / f"{key}.json", {"budget": settings.training.budget, **found})
         seen = {name: round(found[name]["accuracy"], 4) for name in ("validation", "test", "unseen") if name in found}
         what = (piece.part, piece.kind, piece.optimizer, piece.learning_rate, piece.left_out, piece.changed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -32,24 +33,29 @@ CPU = torch.device("cpu")
 LATENCY_CLIPS = 30
 
 
-def measure(piece: Piece, paths: Paths, settings: Settings, keep: Path | None = None) -> dict:
-    """Trains one piece on the prepared data of `paths` and returns its figures; keep: where its model may stay."""
+def measure(piece: Piece, paths: Paths, settings: Settings, kept: Path, keep: Path | None = None) -> dict:
+    """Trains one piece on the prepared data of `paths` and returns its figures.
+
+    kept: for its checkpoints, by which a training that was ended goes on; keep: where its model may stay.
+    """
     whole = datasets.load_speech(paths)
     recipe, how = piece.recipe(settings), replace(settings.training, seed=piece.seed)
     extra = datasets.extra_voices(paths, piece.extra_voices)
     with tempfile.TemporaryDirectory() as scratch:
         out = keep or Path(scratch) / "model"
-        begun = time.process_time()
+        begun, worked = time.perf_counter(), time.process_time()
         card = training.train_speech_classifier(
-            piece.kind, _learnt_from(whole, piece), recipe, how, out, Path(scratch), False, extra=extra, kinds=MODELS
+            piece.kind, _learnt_from(whole, piece), recipe, how, out, kept, False, extra=extra, kinds=MODELS
         )
-        spent = time.process_time() - begun
+        share = (time.process_time() - worked) / (time.perf_counter() - begun)  # of a processor, as earlier runs had
+        shutil.rmtree(kept, ignore_errors=True)
         model, _ = models.load_model(out, kinds={f"speech_{kind}": built for kind, built in MODELS.items()})
         size = (out / models.WEIGHTS).stat().st_size
     figures = _figures(piece, model, card, whole)
-    about = {"parameters": card["parameters"], "bytes": size, "train_s": card["train_s"], "cpu_s": round(spent, 1)}
+    about = {name: card[name] for name in ("parameters", "train_s")} | {"cpu_s": round(share * card["train_s"], 1)}
+    about |= {"channels": recipe.channels, "bytes": size, "device": card["device"]}
     where = {"threads": torch.get_num_threads(), "machine": f"{os.cpu_count()} x {platform.machine()}"}
-    return {**asdict(piece), "channels": recipe.channels, **about, **where, "device": card["device"], **figures}
+    return {**asdict(piece), **about, **where, **figures}
 
 
 def _learnt_from(speech: SpeechSet, piece: Piece) -> SpeechSet:

@@ -151,10 +151,10 @@ def _headline_part(bench: Bench, scene: scenes.Scenes, shown: np.ndarray, swappe
     predictor, mixture, target = bench.predictor, scene.mixture, scene.target
     found = predictor.separate(mixture, shown)
     other = scene.words.sum(axis=1) - target  # two words, one of them the target
-    uniform = np.full_like(shown, 1 / shown.shape[1])
     estimates = oracle_estimates(mixture, target) | blind_estimates(mixture)
-    estimates["audio_only"] = predictor.separate(mixture, uniform).estimates
-    estimates["separate_then_recognise"] = _recognised(bench, scene, *_surest_words(bench, scene, found.word_presence))
+    sounds, places = _surest_words(bench, scene, found.word_presence)
+    estimates["audio_only"] = sounds[0]
+    estimates["separate_then_recognise"] = _recognised(bench, scene, sounds, places)
     if bench.separator is not None:
         spans = [[Interval(*one, 1.0) for one in true] for true in true_intervals_s(scene, bench.speech.sample_rate_hz)]
         estimates["blind_separation"] = _recognised(bench, scene, bench.separator(mixture), [spans, spans])

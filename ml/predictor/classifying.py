@@ -14,7 +14,7 @@ from ml import media, models
 from ml.config import UserError
 from ml.features import LogMel, to_pictures
 from ml.finding import Detector
-from ml.models import ImageCNN, SpeechCNN, SpeechRecurrent
+from ml.models import ImageCNN, SpeechNet
 from ml.predictor.answers import Picture, PicturedObject
 from ml.predictor.locating import area, fills, ink_box, whole_box
 
@@ -90,7 +90,7 @@ class SpeechClassifier:
 
     def __init__(self, folder: Path, device: str):
         model, self.card = models.load_model(Path(folder), device, SPEECH_KINDS)
-        self._model, self._device = cast(SpeechCNN | SpeechRecurrent, model), device
+        self._model, self._device = cast(SpeechNet, model), device
         self._log_mel = LogMel(self.card["sample_rate_hz"], self.card["arguments"]["n_mels"]).to(device)
 
     @torch.inference_mode()
