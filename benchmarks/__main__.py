@@ -3,8 +3,8 @@
 `python -m benchmarks [data|growth|training|serving|drift|bodies …]`. All but growth need what `make run` leaves behind:
 prepared data; serving a champion and its Bento, bodies (of the extractor) the candidates. drift and bodies run only
 where they are named, for they take long, drift needs SEEHEAR_SOURCE=mnist-fsdd; so do
-`python -m benchmarks recognition` (CNN, RNN and LSTM compared) and `python -m benchmarks extraction` (FSDD-Scenes),
-which take words of their own (`--help`).
+`python -m benchmarks recognition` (CNN, RNN and LSTM compared), `python -m benchmarks extraction` (FSDD-Scenes) and
+`python -m benchmarks pictures` (MNIST over seeds), which take words of their own (`--help`).
 """
 
 import sys
@@ -25,6 +25,10 @@ def main(asked: list[str]) -> int:
             from benchmarks.extraction import main as measure_scenes
 
             return measure_scenes(asked[1:])
+        case ["pictures"]:
+            from benchmarks.pictures import main as measure_pictures
+
+            return measure_pictures(asked[1:])
     try:
         if unknown := set(asked) - set(PARTS):
             raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")

@@ -1,4 +1,4 @@
-"""Several objects in one picture, measured on composed pictures of one split, through the Predictor."""
+"""Several objects in one picture, measured on composed pictures of one split, as the Predictor sees them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from ml import collage
 from ml.collage import BENCHMARK, Stock, Truth
 from ml.datasets import ImageSet
-from ml.predictor import Predictor
+from ml.predictor.classifying import PictureClassifier
 
 CANVAS_SIDES = 5  # sides of a composed picture, in sides of the pictures it is composed of
 BATCH = 50
@@ -36,15 +36,15 @@ def _batch(stock: Stock, count: int, generator: torch.Generator) -> Iterator[tup
     return ((picture, Truth.of(plan, stock, row)) for row, picture in enumerate(pixels))
 
 
-def object_figures(predictor: Predictor, images: ImageSet, split: str, count: int, seed: int) -> dict | None:
+def object_figures(see: PictureClassifier, images: ImageSet, split: str, count: int, seed: int) -> dict | None:
     """f1, precision and recall of objects found with the right label at IoU from 0.5 up, and the numbers n of objects
     and of pictures; None where there is nothing to compose from, or the model looks for no objects."""
-    if not predictor.finds_objects or not (images.split == split).any():
+    if not see.finds_objects or not (images.split == split).any():
         return None
     known = {label: number for number, label in enumerate(images.classes)}
     right = found = there = 0
     for picture, truth in composed_pictures(images, split, count, seed):
-        objects = sorted(predictor.classify_image(picture).objects, key=lambda one: -one.probability)
+        objects = sorted(see.picture(picture).objects, key=lambda one: -one.probability)
         boxes = np.array([one.box for one in objects], float).reshape(-1, 4)
         right += int(truth.right(boxes, np.array([known.get(one.label, -2) for one in objects], int)).sum())
         found, there = found + len(objects), there + len(truth.boxes)

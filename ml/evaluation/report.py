@@ -66,7 +66,7 @@ def evaluate(
     report = {
         **_provenance(settings, predictor, cards, context),
         "image": recognition.figures(pictured, predictor.cards["image_classifier"])
-        | {"objects": object_figures(predictor, images, "test", scenes, settings.evaluation.seed)},
+        | {"objects": object_figures(predictor.see, images, "test", scenes, settings.evaluation.seed)},
         "speech": _with_left_out(_speech(predictors, test, speech, chosen), candidates, speech, leave_out),
         "extraction": extraction,
         "gate": gate,

@@ -65,7 +65,9 @@ def train_speech_extractor(
     samples = scenes.scene_samples(train, recipe.scene_s, SCENE_WORDS)
     spoken, speeds = datasets.joined(train, extra) if extra else train, scenes.speeds_within(recipe.speed_change)
     bank = scenes.clip_bank(spoken, run.device, speeds, own=len(train))
-    loss_of = scene_loss(run, bank, recipe.extra_voices, asked, speech.classes, labels, samples, model.hop_samples)
+    queryable = ~asked[:, 0, 0].isnan().cpu()
+    mixed = mixed_scenes(run, bank, recipe.extra_voices, queryable, samples, model.hop_samples)
+    loss_of = scene_loss(mixed, asked, speech.classes, labels, model.hop_samples)
     trial = Trial(held, *judged(ask, required(images, "validation", run.name), held, labels, run.seed), run)
     trained = fit(run, model, loss_of, lambda model: {"validation_si_sdr_improvement_db": trial.improvement(model, 50)})
     assert isinstance(trained.model, extraction.Extractor)
@@ -124,28 +126,25 @@ class Asker:
 
 
 def scene_loss(
-    run: Run,
-    bank: scenes.ClipBank,
-    extra_share: float,
+    mixed: Callable[[torch.Generator], scenes.SceneBatch],
     asked: Tensor,
     heard: tuple[str, ...],
     labels: tuple[str, ...],
-    samples: int,
     hop_samples: int,
 ) -> Callable[[nn.Module, int, torch.Generator], Tensor]:
-    """The loss of a step: scenes mixed on the device; separation of the words asked for; presence, activity and
-    places of all.
+    """The loss of a step on a batch of `mixed` scenes: separation of the words asked for; presence, activity and places
+    of all.
 
-    asked: queries by class of `heard` and picture, of `Asker.pictures`; samples: length of the scenes.
+    asked: queries by class of `heard` and picture, of `Asker.pictures`.
     """
-    mixed = mixed_scenes(run, bank, extra_share, ~asked[:, 0, 0].isnan().cpu(), samples, hop_samples)
-    known = torch.tensor([heard.index(label) for label in labels], device=run.device)
+    device = asked.device
+    known = torch.tensor([heard.index(label) for label in labels], device=device)
     numbers = [labels.index(word) if word in labels else -1 for word in heard]
-    numbers = torch.tensor([*numbers, -1], device=run.device)  # of every class among the labels; the last is no word
+    numbers = torch.tensor([*numbers, -1], device=device)  # of every class among the labels; the last is no word
 
     def loss_of(model: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         batch = mixed(generator)
-        picked = torch.randint(asked.shape[1], (len(batch.queries),), generator=generator).to(run.device)
+        picked = torch.randint(asked.shape[1], (len(batch.queries),), generator=generator).to(device)
         output = model(batch.mixture, asked[batch.queries, picked], about=batch.scene)
         active = batch.active[:, known]  # (b, labels, frames)
         spans, said = batch.spans / hop_samples, numbers[batch.labels]
