@@ -154,7 +154,7 @@ def _bodies(file: Path) -> str:
     record = json.loads(file.read_text(encoding="utf-8"))
     rows = [
         f"| {found['body']} | {found['learning_rate']:g} | {found['parameters']} | {found['train_s']:.0f} "
-        f"| {found['si_sdr_improvement_db']:.2f} | {found['presence_auc']:.3f} | {found['word_f1']:.3f} |"
+        f"| {found['si_sdr_improvement_db']:.2f} | {found['presence_auc']:.3f} | {found['interval_f1']:.3f} |"
         for found in record["bodies"]
     ]
     first = record["bodies"][0]
@@ -250,9 +250,10 @@ float32, sums are in float64 and rounded once, and `scenes.scenes_digest` gives 
 Oracles use a spectrum of 256 samples, hop 128, square-root Hann. A baseline is **beaten** where our 95 % bootstrap
 interval lies wholly above its. Intervals resample scenes, which share a few hundred clips of a few voices; for other
 voices they would be wider. *Audio only* has no picture and takes out the word that it hears most surely. *Separate,
-then recognise* has a separator of the same body, recipe and steps that is never told what to look for (permutation
-invariant training, arXiv 1607.00325); the speech classifier chooses between its two sounds, and is told where the word
-is. It is trained with `--blind`. *Ask for the two surest words* is no opponent but this extractor used the other way
-round: it takes out the two words that it hears most surely and lets the classifier choose, so it ties wherever the
-picture is recognised.
+then recognise* (`blind_separation` in the JSON) has a separator of the same body, recipe and steps that is never told
+what to look for (permutation invariant training, arXiv 1607.00325); the speech classifier chooses between its two
+sounds, and is told where the word is. It is trained with `--blind`. *Ask for the two surest words*
+(`separate_then_recognise`) is no opponent but this extractor used the other way round: it takes out the two words that
+it hears most surely and lets the classifier choose, so it ties wherever the picture is recognised. *As before* stands
+where audio only asked with equal shares for every label.
 """

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.training import to_99
+from benchmarks.training import FAST, to_99
 from ml import training
-from ml.config import BUDGETS, ImageRecipe, Paths, PerBudget, Settings, UserError, load_paths, load_settings
+from ml.config import BUDGETS, Paths, Settings, UserError, load_paths, load_settings
 from ml.datasets import ImageSet, load_images
 from ml.evaluation.metrics import wilson_interval
 from ml.evaluation.objects import object_figures
@@ -32,14 +32,12 @@ from ml.predictor.classifying import PictureClassifier
 
 BEGIN, END = "<!-- written by `python -m benchmarks pictures` -->", "<!-- end -->"
 ACCURACY_GOAL, OBJECTS_GOAL, SECONDS_GOAL = 0.9975, 0.98, 15.0
-UNTRAINED_STEPS = 20  # of a finder that is not to be measured
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks pictures", description=__doc__)
     parser.add_argument("--budget", choices=BUDGETS, help="of params.yaml where none is said")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="train with the seeds 0 to N - 1 (default 5)")
-    parser.add_argument("--no-finder", action="store_true", help="only the classifier, not what finds several things")
     parser.add_argument("--page", action="store_true", help="only write docs/pictures.md from docs/pictures.json")
     asked = parser.parse_args(arguments)
     try:
@@ -48,7 +46,7 @@ def main(arguments: list[str]) -> int:
         settings, paths = dataclasses.replace(settings, training=how), load_paths(settings)
         file = paths.root / "docs" / "pictures.json"
         if not asked.page:
-            measure(settings, paths, range(asked.seeds), not asked.no_finder, file)
+            measure(settings, paths, range(asked.seeds), file)
         write_page(file)
     except UserError as fault:
         print(f"seehear: {fault}", file=sys.stderr)
@@ -56,47 +54,42 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def measure(settings: Settings, paths: Paths, seeds: Sequence[int], finder: bool, file: Path) -> None:
+def measure(settings: Settings, paths: Paths, seeds: Sequence[int], file: Path) -> None:
     """Trains and measures every seed that `file` lacks, and the time to 99 % where the pictures are MNIST's."""
     images, recipe, budget = load_images(paths), settings.image_classifier, settings.training.budget
-    if not finder:
-        few = PerBudget(UNTRAINED_STEPS, UNTRAINED_STEPS, UNTRAINED_STEPS)
-        recipe = dataclasses.replace(recipe, detector_steps=few)
+    own = {name: getattr(recipe, name).of(budget) for name in ("steps", "detector_steps")}
+    about = {"source": paths.source, "budget": budget, "recipe": _digest(images, dataclasses.asdict(recipe) | own)}
     for seed in seeds:
         name, known = f"{paths.source}, {budget}, seed {seed}", read(file)
-        key = _key(images, recipe, budget, seed)
-        if known.get(name, {}).get("key") == key:
-            continue
-        found = _one_seed(settings, paths, images, recipe, seed, key)
-        record = {"source": paths.source, "budget": budget, "seed": seed, "key": key, "machine": _machine()}
-        write_json(file, {**known, name: record | found | ({} if finder else {"objects": None})})
-    if fast := to_99(images, settings.image_classifier, settings.training):
-        write_json(file, {**read(file), f"{paths.source}, to 99 %": {"machine": _machine(), **fast}})
+        if known.get(name, {}).get("recipe") != about["recipe"]:
+            folder = paths.var / "benchmarks" / "pictures" / f"{about['recipe']}-{seed}"
+            found = _one_seed(settings, images, seed, folder)
+            write_json(file, {**known, name: {**about, "seed": seed, "machine": _machine(), **found}})
+    name, known, fast = f"{paths.source}, to 99 %", read(file), _digest(images, dataclasses.asdict(recipe) | FAST)
+    if known.get(name, {}).get("recipe") != fast and (found := to_99(images, recipe, settings.training)):
+        write_json(file, {**known, name: {"recipe": fast, "machine": _machine(), **found}})
 
 
-def _one_seed(
-    settings: Settings, paths: Paths, images: ImageSet, recipe: ImageRecipe, seed: int, key: str
-) -> dict[str, object]:
-    folder, how = paths.var / "benchmarks" / "pictures" / key, dataclasses.replace(settings.training, seed=seed)
-    card = training.train_image_classifier(images, recipe, how, folder / "model", folder / "kept")
+def _digest(images: ImageSet, told: Mapping) -> str:
+    """Changes with the pictures and whatever a training is told but its seed."""
+    return hashlib.sha256(json.dumps([images.digest, told], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _one_seed(settings: Settings, images: ImageSet, seed: int, folder: Path) -> dict[str, object]:
+    """Figures of one seed's model, which is trained unless it lies in `folder` already."""
+    recipe, how = settings.image_classifier, dataclasses.replace(settings.training, seed=seed)
+    if not (folder / "model").is_dir():
+        training.train_image_classifier(images, recipe, how, folder / "model", folder / "kept")
     classifier, test = PictureClassifier(folder / "model", "cpu"), images.where("test")
     right = (classifier(test.pixels)[0].argmax(1) == test.labels).mean()
     count, seed_of_pictures = settings.evaluation.scenes.of(how.budget), settings.evaluation.seed
     return {
-        "steps": card["steps"],
         "accuracy": float(right),
         "n": len(test),
-        "validation_accuracy": card["metrics"]["validation_accuracy"],
         "objects": object_figures(classifier, images, "test", count, seed_of_pictures),
-        "train_s": card["train_s"],
-        "parameters": card["parameters"],
+        "validation_accuracy": classifier.card["metrics"]["validation_accuracy"],
+        **{name: classifier.card[name] for name in ("steps", "train_s", "parameters")},
     }
-
-
-def _key(images: ImageSet, recipe: ImageRecipe, budget: str, seed: int) -> str:
-    """Changes with whatever a training is told."""
-    own = dataclasses.asdict(recipe) | {name: getattr(recipe, name).of(budget) for name in ("steps", "detector_steps")}
-    return hashlib.sha256(json.dumps([images.digest, own, seed]).encode()).hexdigest()[:12]
 
 
 def _machine() -> str:
@@ -126,11 +119,11 @@ def table(records: Mapping[str, dict]) -> str:
         f"{OBJECTS_GOAL}) | training of one, s | machine |",
         "|---" * 6 + "|",
     ]
-    groups: dict[tuple[str, str], list[dict]] = {}
+    groups: dict[tuple[str, ...], list[dict]] = {}
     for record in records.values():
         if "seed" in record:
-            groups.setdefault((record["source"], record["budget"]), []).append(record)
-    lines += [_row(source, budget, found) for (source, budget), found in groups.items()]
+            groups.setdefault((record["source"], record["budget"], record["recipe"]), []).append(record)
+    lines += [_row(found) for found in groups.values()]
     fast = [
         f"{one['steps']} steps of {one['batch_size']} give {_spread(one['accuracies'], 100)} % of the test pictures in "
         f"{_spread(one['seconds'], 1, 1)} s ({len(one['seconds'])} seeds, {one['machine']}; goal: 99 % within "
@@ -141,15 +134,15 @@ def table(records: Mapping[str, dict]) -> str:
     return "\n".join([*lines, "", *fast]).strip()
 
 
-def _row(source: str, budget: str, found: list[dict]) -> str:
+def _row(found: list[dict]) -> str:
     first = min(found, key=lambda one: one["seed"])
     low, high = wilson_interval(round(first["accuracy"] * first["n"]), first["n"])
-    objects = [one["objects"]["f1"] for one in found if one["objects"]]
+    objects = [one["objects"]["f1"] for one in found]
     cells = (
-        f"{source}, {budget} ({first['steps']:,} steps)",
+        f"{first['source']}, {first['budget']} ({first['steps']:,} steps)",
         str(len(found)),
         f"{_spread([one['accuracy'] for one in found], 100)} % [{100 * low:.2f}, {100 * high:.2f}]",
-        _spread(objects, 1, 3) if objects else "not measured",
+        _spread(objects, 1, 3),
         f"{statistics.mean(one['train_s'] for one in found):.0f}",
         first["machine"],
     )

@@ -18,7 +18,8 @@ from ml.extraction import Extractor
 from ml.training import loop, pictures, separation
 
 STEPS, ROUNDS, WARM = 40, 5, 3
-FAST_STEPS, FAST_BATCH, FAST_SEEDS = 370, 64, 5  # to 99 % of MNIST; chosen on its validation and gate pictures
+FAST = {"steps": 370, "batch_size": 64}  # to 99 % of MNIST; chosen on its validation and gate pictures
+FAST_SEEDS = 5
 
 
 def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
@@ -36,7 +37,7 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     if fast := to_99(images, recipe, settings.training):
         seconds, right = ([scale * one for one in fast[name]] for name, scale in (("seconds", 1), ("accuracies", 100)))
         yield (
-            f"training, MNIST test after {FAST_STEPS} steps of {FAST_BATCH}, {FAST_SEEDS} seeds",
+            f"training, MNIST test after {FAST['steps']} steps of {FAST['batch_size']}, {FAST_SEEDS} seeds",
             f"{statistics.mean(seconds):.1f} ± {statistics.stdev(seconds):.1f} s",
             f"{statistics.mean(right):.2f} ± {statistics.stdev(right):.2f} % right",
         )
@@ -55,10 +56,10 @@ def _rows(what: str, runners: dict[str, Callable[[], float]]) -> Iterator[tuple[
 
 
 def _run(recipe: Recipe, training: Training, steps: int, seed: int = 0) -> loop.Run:
-    """A run of the picture classifier that keeps nothing."""
+    """A run that keeps nothing."""
     how, counted = replace(training, seed=seed), replace(recipe, steps=PerBudget(steps, steps, steps))
     nowhere = Path(tempfile.gettempdir()) / "seehear-bench-keeps-nothing"
-    return pictures.half_precision(loop.plan_run("bench", counted, how, {}, nowhere, False, checkpoint_steps=10**9))
+    return loop.half_precision(loop.plan_run("bench", counted, how, {}, nowhere, False, checkpoint_steps=10**9))
 
 
 def _model(images: datasets.ImageSet, run: loop.Run) -> nn.Module:
@@ -90,9 +91,9 @@ def to_99(images: datasets.ImageSet, recipe: Recipe, training: Training) -> dict
     if (images.split == "train").sum() <= 40_000 or images.pixels.shape[1:] != (28, 28, 1):
         return None
     test = images.where("test")
-    seconds, accuracies, recipe = [], [], replace(recipe, batch_size=FAST_BATCH)
+    seconds, accuracies, recipe = [], [], replace(recipe, batch_size=FAST["batch_size"])
     for seed in range(FAST_SEEDS):
-        run = _run(recipe, training, FAST_STEPS, seed)
+        run = _run(recipe, training, FAST["steps"], seed)
         train = images.where("train")
         begun = time.perf_counter()
         loss_of, model = _loss_of(train, run), _model(train, run)
@@ -100,7 +101,7 @@ def to_99(images: datasets.ImageSet, recipe: Recipe, training: Training) -> dict
         seconds.append(time.perf_counter() - begun)
         logits = pictures.classify_pixels(trained.model, pictures.resident_pixels(test, run.device))
         accuracies.append(loop.accuracy(logits, torch.from_numpy(np.array(test.labels))))
-    return {"steps": FAST_STEPS, "batch_size": FAST_BATCH, "seconds": seconds, "accuracies": accuracies}
+    return {**FAST, "seconds": seconds, "accuracies": accuracies}
 
 
 def _rate(run: loop.Run, model: nn.Module, shown: int, loss_of: Callable[[nn.Module], torch.Tensor]) -> float:

@@ -99,7 +99,7 @@ def scores_at(places: np.ndarray, centres: np.ndarray, spans: np.ndarray) -> np.
     sure = places[0, centres].astype(np.float64)
     if len(places) == 4:
         return sure
-    edges = spans.round().astype(int).clip(0, places.shape[1] - 1)
+    edges = np.floor(spans + 0.5).astype(int).clip(0, places.shape[1] - 1)
     loudest = [np.logaddexp.reduce(SHARPNESS * places[4, start : end + 1]) / SHARPNESS for start, end in edges]
     return sure / (1 + np.exp(-np.array(loudest)))
 

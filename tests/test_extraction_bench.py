@@ -90,7 +90,7 @@ def test_the_bodies_are_of_one_size_and_hear_what_is_asked_for():
 
 def test_the_page_sets_the_bodies_side_by_side(tmp_path):
     found = {"body": "LSTM", "learning_rate": 0.001, "parameters": 7, "steps": 5, "seed": 0, "train_s": 3.0}
-    found |= {"si_sdr_improvement_db": 1.5, "presence_auc": 0.9, "word_f1": 0.8}
+    found |= {"si_sdr_improvement_db": 1.5, "presence_auc": 0.9, "interval_f1": 0.8}
     record = {"source": "toy", "machine": "here", "bodies": [found]}
     (tmp_path / "extraction_bodies.json").write_text(json.dumps(record))
     extraction_page.write(tmp_path)

@@ -388,6 +388,22 @@ def test_what_the_scores_within_a_span_say_makes_it_less_sure():
     assert located(heard, 0.01, 0.2, 0.02) == [first]
 
 
+def test_a_word_is_as_sure_as_its_own_stretch_and_every_threshold_has_its_place(predictor):
+    card = predictor.cards["speech_extractor"]
+    thresholds = [card[f"{name}_threshold"] for name in ("presence", "interval", "word")]
+    assert len(set(thresholds)) == 3
+    assert [predictor.presence_threshold, predictor._interval_threshold, predictor._word_threshold] == thresholds
+    sound = tones.recording("across", "down", seconds=2.0, seed=3)
+    [part] = predictor._separator.listen(predictor._sound([sound], tones.RATE_HZ))
+    words = predictor.words(sound)
+    assert [word.label for word in words] == ["across", "down"]
+    for word in words:
+        places = part.word_places[predictor.labels.index(word.label)]
+        [heard] = located(places, predictor.hop_s, 2.0, thresholds[2])
+        assert (word.start_s, word.end_s, word.probability) == (heard.start_s, heard.end_s, heard.score)
+        assert word.probability < max(one.score for one in located(places[:4], predictor.hop_s, 2.0, thresholds[2]))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dark_on_light", [False, True])
 def test_the_box_holds_the_ink_in_the_pictures_own_pixels(channels, dark_on_light):

@@ -14,7 +14,7 @@ from ml import media, spotting
 from ml.config import UserError
 from ml.extraction import Extractor
 from ml.models import save_model
-from ml.predictor import Interval, Predictor, separating, streaming
+from ml.predictor import Interval, Predictor, Word, separating, streaming
 from ml.predictor.locating import SpanTracker, located, told
 from ml.predictor.separating import Separator
 from ml.predictor.streaming import BLOCK_SAMPLES, TOLD_WITHIN_S, Sound, SurestStretch, of_length, pieces, resampled
@@ -238,6 +238,8 @@ def test_an_extraction_by_pieces_equals_that_of_the_whole(predictor, small_piece
 def assert_same_spans(found: list, expected: list) -> None:
     for edge in ("start_s", "end_s"):
         assert [getattr(span, edge) for span in found] == pytest.approx([getattr(s, edge) for s in expected], abs=1e-4)
+    sure = [[one.probability if isinstance(one, Word) else one.score for one in spans] for spans in (found, expected)]
+    assert sure[0] == pytest.approx(sure[1], abs=1e-4)
 
 
 def test_a_recording_in_one_block_is_answered_like_one_in_many(predictor, monkeypatch):

@@ -283,7 +283,9 @@ def test_a_device_that_is_not_there_is_refused():
 
 def test_thresholds_lie_in_the_middle_of_the_best():
     scores, truth = torch.tensor([0.1, 0.3, 0.7, 0.9]), torch.tensor([False, False, True, True])
-    chosen = training.separation.best_threshold(scores, truth, training.separation.balanced_accuracy)
+    chosen = training.separation.best_threshold(
+        lambda least: training.separation.balanced_accuracy(scores > least, truth)
+    )
     assert chosen == pytest.approx(0.5, abs=0.02)
 
 
@@ -303,6 +305,13 @@ def test_the_picture_classifier_learns_and_its_card_says_how(images, image_dir):
     assert card["temperature"] > 0
     assert card["history"][-1]["step"] == 60
     assert card["train_s"] > 0
+
+
+def test_pictures_of_one_class_are_told_from_nothing_known(images, tmp_path):
+    one = dataclasses.replace(images, split=np.where(images.labels == 0, images.split, "unused"))
+    card = training.train_image_classifier(one, image_recipe(60, 8), CPU, tmp_path / "m", tmp_path / "c", False)
+    assert card["metrics"]["validation_accuracy"] >= 0.9
+    assert card["metrics"]["validation_unknown_accuracy"] >= 0.9
 
 
 def test_a_blank_and_a_noisy_picture_are_nothing_known(image_dir):
@@ -489,9 +498,10 @@ def test_a_left_out_speaker_is_never_learnt_from_and_a_model_made_once_is_kept(s
     assert (made() / models.CARD).stat().st_mtime_ns == written
 
 
-def test_pictures_and_words_that_share_no_labels_are_refused(speech, images, image_dir, tmp_path):
-    other = dataclasses.replace(speech, classes=("one", "two", "three"))
-    with pytest.raises(UserError, match="0 labels are both pictured and spoken; expected at least 2"):
+@pytest.mark.parametrize("classes", [("one", "two", "three"), (CLASSES[0], "two", "three")])
+def test_pictures_and_words_that_share_fewer_than_two_labels_are_refused(classes, speech, images, image_dir, tmp_path):
+    other, shared = dataclasses.replace(speech, classes=classes), len(set(classes) & set(CLASSES))
+    with pytest.raises(UserError, match=f"{shared} labels are both pictured and spoken; expected at least 2"):
         training.train_speech_extractor(other, image_dir, images, EXTRACTOR, CPU, tmp_path / "m", tmp_path / "c", False)
 
 

@@ -95,7 +95,7 @@ def _card(kind: str, **arguments) -> dict:
         "sample_rate_hz": RATE_HZ,
         "temperature": 1.0,
         "presence_threshold": 0.5,
-        "interval_threshold": 0.2,
+        "interval_threshold": 0.25,
         "word_threshold": 0.2,
     }
 

@@ -1,9 +1,8 @@
 """Trains and measures what is not measured yet, for as long as it may, then writes the page.
 
 `python -m benchmarks recognition [--budget quick|medium|full] [--minutes 9] [--only grid final …]`; each piece is kept
-under var/recognition as soon as it is done, and what a piece has learnt now and then, so the same command goes on where
-it was stopped. `--pages` only writes
-docs/recognition.md and docs/recognition.zh-CN.md from docs/recognition.json.
+under var/recognition as soon as it is done, and what it has learnt now and then, so the same command goes on where it
+was stopped. `--pages` only writes docs/recognition.md and docs/recognition.zh-CN.md from docs/recognition.json.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ class Language:
     advice: tuple[str, str, str, str]
     clips: str
     together: str
+    once: str
 
 
 ENGLISH = Language(
@@ -85,6 +86,7 @@ ENGLISH = Language(
     ),
     clips="clips",
     together="all of them",
+    once="(one look)",
 )
 
 CHINESE = Language(
@@ -138,4 +140,5 @@ CHINESE = Language(
     ),
     clips="条",
     together="合计",
+    once="（只看一眼）",
 )

@@ -53,7 +53,7 @@ def measure(piece: Piece, paths: Paths, settings: Settings, kept: Path, keep: Pa
         size = (out / models.WEIGHTS).stat().st_size
     figures = _figures(piece, model, card, whole)
     about = {name: card[name] for name in ("parameters", "train_s")} | {"cpu_s": round(share * card["train_s"], 1)}
-    about |= {"channels": recipe.channels, "bytes": size, "device": card["device"]}
+    about |= {"channels": recipe.channels, "bytes": size, "device": card["device"], "looks": len(models.LOOKS)}
     where = {"threads": torch.get_num_threads(), "machine": f"{os.cpu_count()} x {platform.machine()}"}
     return {**asdict(piece), **about, **where, **figures}
 

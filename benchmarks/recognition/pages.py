@@ -43,7 +43,7 @@ def write_page(results: Results, docs: Path, language: Language) -> Path:
     """One page in one language."""
     missing, page = language.missing, Template((HERE / language.template).read_text())
     rows = {
-        "overview": tables.overview(results, missing),
+        "overview": tables.overview(results, missing, language.once),
         "compared": tables.compared(results),
         "goals": _goals(results, language),
         "layers": tables.layer_rows(results, language.layers, missing),

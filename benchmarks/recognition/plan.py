@@ -133,9 +133,10 @@ def pieces(settings: Settings, results: Mapping[str, dict]) -> Iterator[Piece]:
         for name in AUGMENTATIONS:
             yield Piece("augmentation", "cnn", *how["cnn"], short, 0, speaker, changed=name)
         yield Piece("augmentation", "cnn", *how["cnn"], short, 0, speaker, EXTRA_SHARE)
-    for share in (0.05, 0.1, 0.25, 0.5):
+    for share in (0.05, 0.1, 0.25, 0.5, 1.0):
         for kind in SPEECH_KINDS:
-            yield Piece("data", kind, *how[kind], short, share=share)
+            if (kind, share) != ("cnn", 1.0):  # which the layers begin with
+                yield Piece("data", kind, *how[kind], short, share=share)
     for kind in LAYERS:
         yield Piece("layers", kind, *how["cnn"], short)
     for kind in ("rnn", "lstm"):

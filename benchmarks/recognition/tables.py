@@ -47,8 +47,9 @@ def share(found: Mapping | None, missing: str) -> str:
     return f"{100 * found['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def overview(results: Results, missing: str) -> Table:
-    """A row for every kind: accuracy over seeds, calibration, noise, unseen speakers, cost."""
+def overview(results: Results, missing: str, once: str) -> Table:
+    """A row for every kind: accuracy over seeds, calibration, noise, unseen speakers, cost. once: what is said of a kind
+    that was measured when a trained net looked at a sound but once."""
     rows = []
     for kind in SPEECH_KINDS:
         finals = results.of("final", kind=kind)
@@ -59,7 +60,7 @@ def overview(results: Results, missing: str) -> Table:
         optimizer, rate = first["optimizer"], first["learning_rate"]
         rows.append(
             (
-                kind.upper(),
+                kind.upper() if first.get("looks", 1) > 1 else f"{kind.upper()} {once}",
                 f"{first['parameters']:,}",
                 f"{optimizer} {rate:g}",
                 over_seeds(finals),

@@ -32,8 +32,8 @@ class Pooled(SpeechCNN):
 
     kept = 0
 
-    def embed(self, log_mel: Tensor, frames: Tensor | None = None) -> Tensor:
-        both = super().embed(log_mel, frames)
+    def see(self, log_mel: Tensor, frames: Tensor) -> Tensor:
+        both = super().see(log_mel, frames)
         half = both.shape[1] // 2
         keep = valid_mask(torch.full((1,), half, device=both.device), 2 * half)
         return both * (keep if self.kept == 0 else ~keep)

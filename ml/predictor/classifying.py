@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -81,7 +81,8 @@ class PictureClassifier:
         for start in range(0, len(pixels), PICTURES_PER_PASS):
             fitted = [fit_picture(one, self._side, self._channels) for one in pixels[start : start + PICTURES_PER_PASS]]
             pictures = to_pictures(torch.from_numpy(np.stack(fitted)).to(self._device))
-            parts.append(_answers(self._model.head, self._model.embed(pictures), self.card["temperature"]))
+            embeddings = self._model.embed(pictures)
+            parts.append(_answers(self._model.head(embeddings), embeddings, self.card["temperature"]))
         return _joined(parts)
 
 
@@ -95,13 +96,14 @@ class SpeechClassifier:
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[np.ndarray]) -> Answers:
-        """Those of like length share a pass, so that little is padded."""
+        """Those of like length share a pass, so that little is padded. Embeddings are of each sound as it is."""
         order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
         parts = []
         for start in range(0, len(order), CLIPS_PER_PASS):
             clips = [waveforms[index] for index in order[start : start + CLIPS_PER_PASS]]
             log_mel, frames = self._log_mel(*self._padded(clips))
-            parts.append(_answers(self._model.head, self._model.embed(log_mel, frames), self.card["temperature"]))
+            looks = self._model.looks(log_mel, frames)  # (looks, b, d)
+            parts.append(_answers(self._model.head(looks.mean(0)), looks[0], self.card["temperature"]))
         back = np.argsort(order)
         posteriors, embeddings = _joined(parts)
         return posteriors[back], embeddings[back]
@@ -136,10 +138,9 @@ def fitted_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 and channels == 3 else pixels
 
 
-def _answers(head: Callable[[Tensor], Tensor], embedding: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Calibrated posteriors and the embedding they come from."""
-    posteriors = (head(embedding).float() / temperature).softmax(dim=1)
-    return posteriors.cpu(), embedding.cpu()
+def _answers(logits: Tensor, embeddings: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Calibrated posteriors beside the embeddings."""
+    return (logits.float() / temperature).softmax(dim=1).cpu(), embeddings.cpu()
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> Answers:

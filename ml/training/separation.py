@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 QUERY_PICTURES = 300  # per label
 SCENE_WORDS = 1.1  # long words that a scene holds at least: what is silence teaches little, and costs as much
-THRESHOLDS = [k / 100 for k in range(2, 99)]  # of probabilities, among which validation chooses
+CANDIDATES = [k / 100 for k in range(2, 99)]  # thresholds of probabilities, among which validation chooses
 Places = tuple[np.ndarray, list[list[float]]]  # of one label in one scene, and the spans where it is said
 PRESENCE_WEIGHT, ACTIVITY_WEIGHT, SPOTTING_WEIGHT = 10.0, 20.0, 2.0  # bring these losses to the size of decibels
 
@@ -226,9 +226,9 @@ class Trial:
         asked = spotted(self.asked_for(output, model.hop_samples))
         every = spotted(self.heard(output, model.labels, model.hop_samples))
         thresholds = {
-            "presence_threshold": best_threshold(presence, present, balanced_accuracy),
-            "interval_threshold": asked.best_threshold(),
-            "word_threshold": every.best_threshold(),
+            "presence_threshold": best_threshold(lambda least: balanced_accuracy(presence > least, present)),
+            "interval_threshold": best_threshold(asked.f1),
+            "word_threshold": best_threshold(every.f1),
         }
         metrics = {
             "validation_si_sdr_improvement_db": self.improvement(model, len(self.headline.queries)),
@@ -269,10 +269,6 @@ class Spotted:
         decided = self.sure > threshold
         return float(2 * (decided & self.right).sum() / (decided.sum() + self.said).clamp(min=1))
 
-    def best_threshold(self) -> float:
-        """That at which F1 is best."""
-        return middle_of_best([self.f1(threshold) for threshold in THRESHOLDS])
-
 
 def spotted(places: Iterable[Places]) -> Spotted:
     """All spans that places give, each with the true spans of its label."""
@@ -288,14 +284,10 @@ def spotted(places: Iterable[Places]) -> Spotted:
     return Spotted(torch.tensor(sure), torch.tensor(right, dtype=torch.bool), said)
 
 
-def best_threshold(scores: Tensor, truth: Tensor, figure: Callable[[Tensor, Tensor], float]) -> float:
-    """That at which `figure` of the decisions is best."""
-    return middle_of_best([figure(scores > threshold, truth) for threshold in THRESHOLDS])
-
-
-def middle_of_best(figures: Sequence[float]) -> float:
-    """The middle of the THRESHOLDS whose figures are the best."""
-    best = [one for one, value in zip(THRESHOLDS, figures, strict=True) if value >= max(figures) - 1e-9]
+def best_threshold(figure: Callable[[float], float]) -> float:
+    """The middle of the CANDIDATES at which a figure is best."""
+    figures = [figure(threshold) for threshold in CANDIDATES]
+    best = [one for one, value in zip(CANDIDATES, figures, strict=True) if value >= max(figures) - 1e-9]
     return best[len(best) // 2]
 
 
