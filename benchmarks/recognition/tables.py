@@ -48,8 +48,10 @@ def share(found: Mapping | None, missing: str) -> str:
 
 
 def overview(results: Results, missing: str, once: str) -> Table:
-    """A row for every kind: accuracy over seeds, calibration, noise, unseen speakers, cost. once: what is said of a kind
-    that was measured when a trained net looked at a sound but once."""
+    """A row for every kind: accuracy over seeds, calibration, noise, unseen speakers, cost.
+
+    once: what is said of a kind that was measured when a trained net looked at a sound but once.
+    """
     rows = []
     for kind in SPEECH_KINDS:
         finals = results.of("final", kind=kind)
