@@ -116,7 +116,7 @@ def table(records: Mapping[str, dict]) -> str:
     """What was measured, a line for every budget, beside the goals."""
     lines = [
         f"| budget | seeds | named right (goal {100 * ACCURACY_GOAL:.2f} %, mean of 5) | several things, F1 (goal "
-        f"{OBJECTS_GOAL}) | training of one, s | machine |",
+        f"{OBJECTS_GOAL}) | training of one, s (median) | machine |",
         "|---" * 6 + "|",
     ]
     groups: dict[tuple[str, ...], list[dict]] = {}
@@ -143,7 +143,7 @@ def _row(found: list[dict]) -> str:
         str(len(found)),
         f"{_spread([one['accuracy'] for one in found], 100)} % [{100 * low:.2f}, {100 * high:.2f}]",
         _spread(objects, 1, 3),
-        f"{statistics.mean(one['train_s'] for one in found):.0f}",
+        f"{statistics.median(one['train_s'] for one in found):.0f}",
         first["machine"],
     )
     return "| " + " | ".join(cells) + " |"
