@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="train with the seeds 0 to N - 1 (default 5)")
     parser.add_argument("--page", action="store_true", help="only write docs/pictures.md from docs/pictures.json")
     asked = parser.parse_args(arguments)
+    if asked.seeds < 1:
+        parser.error(f"--seeds {asked.seeds}: expected at least 1")
     try:
         settings = load_settings()
         how = dataclasses.replace(settings.training, budget=asked.budget or settings.training.budget)

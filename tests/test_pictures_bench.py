@@ -31,11 +31,7 @@ def measured(tmp_path, monkeypatch):
         return really(images, recipe, how, *places)
 
     monkeypatch.setattr(pictures.training, "train_image_classifier", counted)
-    return (
-        lambda seeds, **how: pictures.measure(settings, Paths(tmp_path, "toy"), seeds, **how, file=file),
-        file,
-        trained,
-    )
+    return lambda seeds: pictures.measure(settings, Paths(tmp_path, "toy"), seeds, file), file, trained
 
 
 def test_every_seed_is_trained_once_and_stands_beside_the_goal(measured):
