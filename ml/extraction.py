@@ -84,20 +84,20 @@ class Extractor(nn.Module):
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
         self.shifts = [self.hop_samples * look // looks for look in range(looks)]
         self.context_frames = sum(dilations) + 4  # to each side of a frame that its answer depends on
-        self.encode = nn.Conv1d(3 * self.bins, channels, 1)
+        self.encode = FrameConv(3 * self.bins, channels, 1)
         with torch.no_grad():
             self.encode.weight[:, : self.bins] *= 3**0.5
             self.encode.weight[:, self.bins :] = 0  # phase is worth something only once the word is found by magnitude
         self.listening = nn.ModuleList(Block(channels, dilation) for dilation in dilations[:half])
         self.scores = nn.Sequential(
-            nn.Conv1d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv1d(channels, 5 * known, 1)
+            FrameConv(channels, channels, 3, padding=1), nn.ReLU(), FrameConv(channels, 5 * known, 1)
         )
         with torch.no_grad():
             cast(Tensor, self.scores[-1].bias)[2 * known : 3 * known] = RARE_LOGIT
-        self.enter = nn.Conv1d(channels + 3 * self.bins, wide, 1)
-        self.locate = nn.Conv1d(1, wide, 1)
+        self.enter = FrameConv(channels + 3 * self.bins, wide, 1)
+        self.locate = FrameConv(1, wide, 1)
         self.extracting = nn.ModuleList(AskedBlock(wide, dilation, known) for dilation in dilations[half:])
-        self.mask = nn.Conv1d(wide, 2 * self.bins, 1)
+        self.mask = FrameConv(wide, 2 * self.bins, 1)
 
     def forward(
         self, mixture: Tensor, query: Tensor, gain: Tensor | None = None, about: Tensor | None = None
@@ -184,13 +184,29 @@ class Extractor(nn.Module):
         return whole[:, :samples]
 
 
+class FrameConv(nn.Conv1d):
+    """nn.Conv1d over frames (b, channels, frames) that keeps the channels of a frame beside one another in memory.
+
+    So laid out, the products of many channels and few frames take two thirds of the time in bfloat16.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.kernel_size == (1,):
+            return nn.functional.linear(input.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
+        if input.stride(1) != 1:
+            input = input.transpose(1, 2).contiguous().transpose(1, 2)
+        padding, dilation = (0, int(self.padding[0])), (1, self.dilation[0])
+        weight = self.weight.unsqueeze(2)
+        return nn.functional.conv2d(input.unsqueeze(2), weight, self.bias, 1, padding, dilation).squeeze(2)
+
+
 class Block(nn.Module):
     """x + mix(relu(dilated convolution of x)); starts near the identity, so it needs no normalisation."""
 
     def __init__(self, channels: int, dilation: int):
         super().__init__()
-        self.convolve = nn.Conv1d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.mix = nn.Conv1d(channels, channels, 1)
+        self.convolve = FrameConv(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.mix = FrameConv(channels, channels, 1)
         with torch.no_grad():
             self.mix.weight.mul_(0.3)
 

@@ -43,6 +43,17 @@ def test_analysis_and_synthesis_give_the_waveform_back():
     assert torch.allclose(model.invert(model.transform(mixture), 3000), mixture, atol=1e-6)
 
 
+@pytest.mark.parametrize(("size", "dilation"), [(1, 1), (3, 1), (3, 8)])
+def test_a_convolution_over_frames_is_that_of_torch_with_the_channels_of_a_frame_side_by_side(size, dilation):
+    ours = extraction.FrameConv(6, 4, size, padding=dilation * (size // 2), dilation=dilation)
+    usual = torch.nn.Conv1d(6, 4, size, padding=dilation * (size // 2), dilation=dilation)
+    usual.load_state_dict(ours.state_dict())
+    for frames in (1, 2, 20):
+        states = torch.randn(3, 6, frames, generator=torch.Generator().manual_seed(frames))
+        assert torch.allclose(ours(states), usual(states), atol=1e-6)
+    assert ours(states).stride(1) == 1
+
+
 def test_a_last_sample_in_a_window_of_its_own_does_not_turn_a_recording_down():
     sound = torch.cat((mixtures(1, 256 * 8)[0], torch.tensor([0.9])))[None]
     gain = extraction.recording_gain(sound, 256)

@@ -116,12 +116,28 @@ def test_a_run_that_was_ended_gives_the_same_weights_and_history(tmp_path, optim
 @pytest.mark.parametrize("shape", [(16, 16), (16, 40), (40, 16)])
 def test_muon_steps_along_the_singular_vectors_about_one_far_in_each_of_them(shape, dtype):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    step = optimizers.orthogonal(matrix.to(dtype))
-    assert step.dtype == dtype
-    made, of = (torch.linalg.svd(m, full_matrices=False) for m in (step.float(), matrix))
+    matrices = torch.stack((matrix, -matrix.flip(0)))
+    steps = optimizers.orthogonal(matrices.to(dtype))
+    assert steps.dtype == dtype
+    made, of = (torch.linalg.svd(m, full_matrices=False) for m in (steps.float(), matrices))
     assert 0.15 < made.S.min() < made.S.max() < 1.9
     assert 0.8 < made.S.median() < 1.5
     assert torch.allclose(made.U @ made.Vh, of.U @ of.Vh, atol=1e-3 if dtype == torch.float32 else 0.1)
+
+
+def test_muon_steps_weights_of_one_shape_together_as_each_alone():
+    seed = torch.Generator().manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(*shape, generator=seed)) for shape in [(16, 8, 3), (16, 16), (16, 8, 3)]]
+    alone = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    together, single = optimizers.Muon(weights, 0.1, 0.01), [optimizers.Muon([weight], 0.1, 0.01) for weight in alone]
+    for _ in range(3):
+        for weight, same in zip(weights, alone, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=seed)
+            same.grad = weight.grad.clone()
+        for optimizer in [together, *single]:
+            optimizer.step()
+    for weight, same in zip(weights, alone, strict=True):
+        assert torch.allclose(weight, same, atol=1e-5)
 
 
 def test_muon_takes_what_has_two_wide_sides_and_leaves_the_rest_to_adamw():

