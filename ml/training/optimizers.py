@@ -79,12 +79,13 @@ class Muon(torch.optim.Optimizer):
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
         momenta = [self.state[weight]["momentum"] for weight in weights]
-        torch._foreach_lerp_(momenta, gradients, 1 - MUON_MOMENTUM)
-        ahead = torch.stack(torch._foreach_lerp(gradients, momenta, MUON_MOMENTUM)).flatten(2)
+        torch._foreach_lerp_(momenta, gradients, 1 - MUON_MOMENTUM)  # pyright: ignore
+        ahead = torch._foreach_lerp(gradients, momenta, MUON_MOMENTUM)  # pyright: ignore
+        ahead = torch.stack(ahead).flatten(2)  # (weights, out, everything else)
         length = MATCHING_RMS * max(ahead.shape[1:]) ** 0.5
         steps = orthogonal(ahead.to(self._dtype)).to(ahead.dtype).view(len(weights), *weights[0].shape)
-        torch._foreach_mul_(weights, 1 - rate * decay)
-        torch._foreach_add_(weights, steps.unbind(), alpha=-rate * length)
+        torch._foreach_mul_(weights, 1 - rate * decay)  # pyright: ignore
+        torch._foreach_add_(weights, steps.unbind(), alpha=-rate * length)  # pyright: ignore
 
 
 def _alike(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
