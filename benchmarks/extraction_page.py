@@ -142,9 +142,10 @@ def _reached(record: dict, key: str, goal: float, less: bool) -> str:
     goal = UNSEEN_GAIN_DB if key == "gain" and record["left_out"] else goal
     if value is None:
         return "not measured"
-    return f"{value:.{4 if value >= 10 else 3}g}" + (
-        "" if (value <= goal if less else value >= goal) else " (not reached)"
-    )
+    shown = f"{value:.{4 if value >= 10 else 3}g}"
+    if interval := found.get(f"{key}_ci95"):
+        shown += f" [{interval[0]:.3g}, {interval[1]:.3g}]"
+    return shown + ("" if (value <= goal if less else value >= goal) else " (not reached)")
 
 
 def _bodies(file: Path) -> str:

@@ -34,7 +34,7 @@ from ml.evaluation import (
     recognition,
     report,
 )
-from ml.evaluation.benchmark import Found, bench_of, headline, place_figures, presence_figures, words_f1
+from ml.evaluation.benchmark import Found, bench_of, headline, place_figures, presence_figures, words_figures
 from ml.evaluation.metrics import beside
 from ml.evaluation.model_card import NOT_MEASURED
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
@@ -261,9 +261,12 @@ def test_a_find_where_nothing_is_costs_precision_by_how_sure_it_was():
 def test_words_count_where_label_and_place_are_right():
     said = [[Word("a", 1.0, 0.0, 0.5), Word("a", 1.0, 1.0, 1.5)], [Word("b", 1.0, 0.0, 1.0)], []]
     heard = [[Word("a", 0.9, 0.1, 0.5), Word("b", 0.9, 1.0, 1.5)], [Word("b", 0.9, 0.6, 1.6)], []]
-    assert words_f1(heard, said) == pytest.approx(2 * 1 / (3 + 3))
-    assert words_f1(said, said) == 1.0
-    assert words_f1([[]], [[]]) is None
+    found = words_figures(heard, said, 200, 0)
+    assert found["words_f1"] == pytest.approx(2 * 1 / (3 + 3))
+    assert found["words_f1_ci95"] == pytest.approx([0.0, 0.5])  # of both recordings, or of the first one alone
+    assert words_figures(said, said, 200, 0) == {"words_f1": 1.0, "words_f1_ci95": [1.0, 1.0]}
+    assert words_figures(said, said, 0, 0)["words_f1_ci95"] is None
+    assert words_figures([[]], [[]], 200, 0) == {"words_f1": None, "words_f1_ci95": None}
 
 
 def test_a_baseline_is_beaten_only_where_the_intervals_are_apart():
@@ -315,7 +318,7 @@ EXTRACTION = {
     "si_sdr_improvement_db", "unseen_speaker", "oracle_db", "baselines", "word_accuracy", "word_accuracy_answered",
     "word_accuracy_unprocessed", "word_accuracy_clean", "presence_auc", "miss_at_1pct_false_alarm",
     "boundary_error_ms_median", "localisation_map", "image_swap_success", "parameters", "real_time_factor", "train_s",
-    "words_f1",
+    "words_f1", "words_f1_ci95",
 }  # fmt: skip
 
 

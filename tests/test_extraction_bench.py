@@ -22,7 +22,7 @@ FOUND = {
     "baselines": {"audio_only": {"mean": 1.0, "mean_ci95": [0.5, 1.5], "beaten": True}},
     "word_accuracy": 0.98, "word_accuracy_unprocessed": 0.5, "word_accuracy_clean": None, "presence_auc": 0.97,
     "miss_at_1pct_false_alarm": 0.04, "localisation_map": 0.9, "boundary_error_ms_median": 14.0, "words_f1": 0.8,
-    "image_swap_success": 0.95, "real_time_factor": 0.01, "parameters": 7,
+    "words_f1_ci95": [0.77, 0.83], "image_swap_success": 0.95, "real_time_factor": 0.01, "parameters": 7,
 }  # fmt: skip
 RECORD = {
     "source": "toy", "budget": "quick", "left_out": "theo", "seed": 0, "scenes": 20, "steps": 5, "train_s": 1.0,
@@ -50,6 +50,7 @@ def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
     assert "| audio only (the word heard most surely) | 1.00 | 0.50 to 1.50 | beaten |" in page
     assert "| presence AUC | ≥ 0.99 | 0.97 (not reached) |" in page
     assert "| misses at 1 % false alarms | ≤ 0.05 | 0.04 |" in page
+    assert "| words of a scene, F1 | ≥ 0.93 | 0.8 [0.77, 0.83] (not reached) |" in page
     assert "| more steps | 4.5 |" in page
     assert "of the clean word not measured." in page
     assert "other English words" not in page

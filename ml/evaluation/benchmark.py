@@ -265,16 +265,26 @@ def _said(bench: Bench, scene: scenes.Scenes) -> list[list[Word]]:
     ]
 
 
-def words_f1(heard: list[list[Word]], said: list[list[Word]]) -> float | None:
-    """F1 of the words of all recordings: one heard is right if a word of its label is said with IoU >= 0.5."""
-    right, total = 0, 0
-    for found, true in zip(heard, said, strict=True):
-        total += len(found) + len(true)
-        for label in {word.label for word in found}:
-            mine, there = ([word for word in words if word.label == label] for words in (found, true))
-            edges = [[(word.start_s, word.end_s) for word in words] for words in (mine, there)]
-            right += len(spotting.matched(edges[0], [word.probability for word in mine], edges[1]))
-    return 2 * right / total if total else None
+def words_figures(heard: list[list[Word]], said: list[list[Word]], rounds: int, seed: int) -> dict[str, object]:
+    """words_f1 of the words of all recordings, and words_f1_ci95 by resampling these; null where no word is.
+
+    One heard is right if a word of its label is said with IoU >= 0.5.
+    """
+    counts = np.array([_counted(*pair) for pair in zip(heard, said, strict=True)], float)  # (recordings, 2)
+    if not counts[:, 1].sum():
+        return {"words_f1": None, "words_f1_ci95": None}
+    interval = metrics.ratio_interval(counts[:, 0], counts[:, 1], rounds, seed)
+    return {"words_f1": float(counts[:, 0].sum() / counts[:, 1].sum()), "words_f1_ci95": interval}
+
+
+def _counted(heard: list[Word], said: list[Word]) -> tuple[int, int]:
+    """Of one recording, the words that are right, those heard and those said; and all of both."""
+    right = 0
+    for label in {word.label for word in heard}:
+        mine, there = ([word for word in words if word.label == label] for words in (heard, said))
+        edges = [[(word.start_s, word.end_s) for word in words] for words in (mine, there)]
+        right += len(spotting.matched(edges[0], [word.probability for word in mine], edges[1]))
+    return 2 * right, len(heard) + len(said)
 
 
 def presence_figures(found: Found) -> dict[str, float | None]:

@@ -110,6 +110,19 @@ def bootstrap_interval(values: np.ndarray, rounds: int, seed: int) -> list[float
     return [float(bound) for bound in np.percentile(means, (2.5, 97.5))]
 
 
+def ratio_interval(over: np.ndarray, under: np.ndarray, rounds: int, seed: int) -> list[float] | None:
+    """As `bootstrap_interval`, of the sum of over (n,) divided by that of under (n,), both of the same items.
+
+    Resamplings whose divisor is 0 say nothing.
+    """
+    if rounds < 1:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = (rng.integers(0, len(over), len(over)) for _ in range(rounds))
+    ratios = [over[row].sum() / total for row in rows if (total := under[row].sum())]
+    return [float(bound) for bound in np.percentile(ratios, (2.5, 97.5))]
+
+
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Chance that a positive outscores a negative, ties counting half; scores (n,), positive (n,) bool."""
     positive = np.asarray(positive, bool)

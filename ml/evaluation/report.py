@@ -205,10 +205,9 @@ def measure_extraction(
     for bucket in ("partial_overlap", "no_overlap"):
         gains_db[bucket] = benchmark.separation_gains(bench, BUCKETS[bucket], scenes, advance)
     found = benchmark.detections(bench, scenes, advance)
-    apart = {
-        "words_f1": benchmark.words_f1(*benchmark.all_words(bench, scenes, advance)),
-        "real_time_factor": benchmark.real_time_factor(bench),
-    }
+    words, chosen = benchmark.all_words(bench, scenes, advance), settings.evaluation
+    apart = benchmark.words_figures(*words, chosen.bootstrap, chosen.seed)
+    apart["real_time_factor"] = benchmark.real_time_factor(bench)
     return _extraction_section(heads, found, gains_db, apart, card, settings), gains_db
 
 
@@ -216,7 +215,7 @@ def _extraction_section(
     heads: benchmark.Headline | None,
     found: benchmark.Found | None,
     gains_db: Mapping[str, np.ndarray],
-    apart: Mapping[str, float | None],
+    apart: Mapping[str, object],
     card: dict,
     settings: Settings,
 ) -> dict:
@@ -240,6 +239,7 @@ def _extraction_section(
         "boundary_error_ms_median": None,
         "localisation_map": None,
         "words_f1": apart.get("words_f1"),
+        "words_f1_ci95": apart.get("words_f1_ci95"),
         **(benchmark.presence_figures(found) | benchmark.place_figures(found) if found else {}),
         "image_swap_success": float(heads.swapped.mean()) if heads and len(heads.swapped) else None,
         "parameters": card["parameters"],
