@@ -10,12 +10,13 @@ where they are named, for they take long, drift needs SEEHEAR_SOURCE=mnist-fsdd;
 import sys
 
 from ml.config import UserError, load_paths
+from ml.files import one_line_faults
 
 BY_DEFAULT = ("data", "growth", "training", "serving")
 PARTS = (*BY_DEFAULT, "bodies", "drift")
 
 
-def main(asked: list[str]) -> int:
+def main(asked: list[str]) -> None:
     match asked[:1]:
         case ["recognition"]:
             from benchmarks.recognition.__main__ import main as compare_recognisers
@@ -29,17 +30,12 @@ def main(asked: list[str]) -> int:
             from benchmarks.pictures import main as measure_pictures
 
             return measure_pictures(asked[1:])
-    try:
-        if unknown := set(asked) - set(PARTS):
-            raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
-        paths = load_paths()
-        for part in asked or BY_DEFAULT:
-            for name, figure, ratio in _part(part).compare(paths):
-                print(f"{name:<58} {figure:<24} {ratio}", flush=True)
-    except UserError as fault:
-        print(f"seehear: {fault}", file=sys.stderr)
-        return 1
-    return 0
+    if unknown := set(asked) - set(PARTS):
+        raise UserError(f"benchmarks {' '.join(sorted(unknown))}: expected some of {', '.join(PARTS)}")
+    paths = load_paths()
+    for part in asked or BY_DEFAULT:
+        for name, figure, ratio in _part(part).compare(paths):
+            print(f"{name:<58} {figure:<24} {ratio}", flush=True)
 
 
 def _part(name: str):
@@ -50,4 +46,5 @@ def _part(name: str):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_line_faults():
+        main(sys.argv[1:])

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import platform
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import extraction_page
+from benchmarks import extraction_page, machine
 from ml import training
 from ml.config import Paths, PerBudget, load_settings
 from ml.datasets import load_images, load_speech
@@ -99,7 +98,6 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
         gain = f"{figures['si_sdr_improvement_db']:.2f} dB"
         row = f"extractor: {name} at {recipe.learning_rate:g}"
         yield row, gain, f"{card['parameters']} parameters, {card['train_s']:.0f} s"
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    record = {"source": paths.source, "machine": machine, "bodies": found}
+    record = {"source": paths.source, "machine": machine(), "bodies": found}
     write_json(paths.root / "docs" / "extraction_bodies.json", record)
     extraction_page.write(paths.root / "docs")

@@ -10,15 +10,12 @@ written anew from it; `--page` does only that.
 import argparse
 import dataclasses
 import json
-import platform
-import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from benchmarks import extraction_page
+from benchmarks import extraction_page, machine
 from benchmarks.blind import blind_separator
 from benchmarks.minutes import minutes
 from benchmarks.unknown import unknown_words
@@ -33,7 +30,7 @@ from ml.predictor import Predictor
 DIGESTED = 20  # scenes of each plan, whose digest tells whether others have the same
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks extraction")
     parser.add_argument("--leave-out", metavar="SPEAKER")
     parser.add_argument(
@@ -47,18 +44,13 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     if asked.extra_voices is not None and not asked.leave_out:
         parser.error("--extra-voices: expected --leave-out as well; without it nothing is trained")
-    try:
-        settings = with_extra_voices(load_settings(), asked.extra_voices)
-        paths = load_paths(settings)
-        if asked.blind and settings.speech_extractor.extra_voices:
-            raise UserError("--blind: expected no extra voices; the opponent is trained without them")
-        if not asked.page:
-            measure(settings, paths, asked.leave_out, asked.blind, asked.scenes)
-        extraction_page.write(paths.root / "docs")
-    except UserError as fault:
-        print(f"seehear: {fault}", file=sys.stderr)
-        return 1
-    return 0
+    settings = with_extra_voices(load_settings(), asked.extra_voices)
+    paths = load_paths(settings)
+    if asked.blind and settings.speech_extractor.extra_voices:
+        raise UserError("--blind: expected no extra voices; the opponent is trained without them")
+    if not asked.page:
+        measure(settings, paths, asked.leave_out, asked.blind, asked.scenes)
+    extraction_page.write(paths.root / "docs")
 
 
 def with_extra_voices(settings: Settings, share: float | None) -> Settings:
@@ -105,7 +97,7 @@ def measure(settings: Settings, paths: Paths, speaker: str | None, blind: bool, 
         "blind": blind,
         "steps": card["steps"],
         "train_s": card["train_s"],
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(),
         "digests": {name: scenes.scenes_digest(plan, bench.speech) for name, plan in plans.items()},
         "extraction": section,
     }
@@ -128,7 +120,7 @@ def require_budget(predictor: Predictor, settings: Settings) -> None:
     recipe, budget, card = settings.speech_extractor, settings.training.budget, predictor.cards["speech_extractor"]
     wanted = {"steps": recipe.steps.of(budget), **recipe.body(budget)}
     for name, value in wanted.items():
-        if (got := card["steps"] if name == "steps" else card["arguments"][name]) != value:
+        if (got := card["steps"] if name == "steps" else card["arguments"].get(name)) != value:
             raise UserError(
                 f"speech_extractor: {name} {got}, but at the budget {budget} it is {value}; "
                 "expected SEEHEAR_BUDGET to be that of the model's training"

@@ -12,15 +12,13 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import platform
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from benchmarks import machine
 from benchmarks.training import FAST, to_99
 from ml import training
 from ml.config import BUDGETS, Paths, Settings, UserError, load_paths, load_settings
@@ -34,7 +32,7 @@ BEGIN, END = "<!-- written by `python -m benchmarks pictures` -->", "<!-- end --
 ACCURACY_GOAL, OBJECTS_GOAL, SECONDS_GOAL = 0.9975, 0.98, 15.0
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks pictures", description=__doc__)
     parser.add_argument("--budget", choices=BUDGETS, help="of params.yaml where none is said")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="train with the seeds 0 to N - 1 (default 5)")
@@ -42,18 +40,13 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     if asked.seeds < 1:
         parser.error(f"--seeds {asked.seeds}: expected at least 1")
-    try:
-        settings = load_settings()
-        how = dataclasses.replace(settings.training, budget=asked.budget or settings.training.budget)
-        settings, paths = dataclasses.replace(settings, training=how), load_paths(settings)
-        file = paths.root / "docs" / "pictures.json"
-        if not asked.page:
-            measure(settings, paths, range(asked.seeds), file)
-        write_page(file)
-    except UserError as fault:
-        print(f"seehear: {fault}", file=sys.stderr)
-        return 1
-    return 0
+    settings = load_settings()
+    how = dataclasses.replace(settings.training, budget=asked.budget or settings.training.budget)
+    settings, paths = dataclasses.replace(settings, training=how), load_paths(settings)
+    file = paths.root / "docs" / "pictures.json"
+    if not asked.page:
+        measure(settings, paths, range(asked.seeds), file)
+    write_page(file)
 
 
 def measure(settings: Settings, paths: Paths, seeds: Sequence[int], file: Path) -> None:
@@ -66,10 +59,10 @@ def measure(settings: Settings, paths: Paths, seeds: Sequence[int], file: Path) 
         if known.get(name, {}).get("recipe") != about["recipe"]:
             folder = paths.var / "benchmarks" / "pictures" / f"{about['recipe']}-{seed}"
             found = _one_seed(settings, images, seed, folder)
-            write_json(file, {**known, name: {**about, "seed": seed, "machine": _machine(), **found}})
+            write_json(file, {**known, name: {**about, "seed": seed, "machine": machine(), **found}})
     name, known, fast = f"{paths.source}, to 99 %", read(file), _digest(images, dataclasses.asdict(recipe) | FAST)
     if known.get(name, {}).get("recipe") != fast and (found := to_99(images, recipe, settings.training)):
-        write_json(file, {**known, name: {"recipe": fast, "machine": _machine(), **found}})
+        write_json(file, {**known, name: {"recipe": fast, "machine": machine(), **found}})
 
 
 def _digest(images: ImageSet, told: Mapping) -> str:
@@ -92,10 +85,6 @@ def _one_seed(settings: Settings, images: ImageSet, seed: int, folder: Path) -> 
         "validation_accuracy": classifier.card["metrics"]["validation_accuracy"],
         **{name: classifier.card[name] for name in ("steps", "train_s", "parameters")},
     }
-
-
-def _machine() -> str:
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def read(file: Path) -> dict[str, dict]:

@@ -39,12 +39,12 @@ def spectrogram_sheet(samples: Sequence[tuple[str, np.ndarray]], rate_hz: int) -
     return _markdown(figure, "spectrograms")
 
 
-def learning_curve(history: Sequence[dict[str, float]], x: str = "step") -> dg.MarkdownMetadataValue:
-    """One small panel per figure of `history` (rows of numbers) over `x`."""
-    names = [name for name in (history[0] if history else {}) if name != x]
+def learning_curve(history: Sequence[Mapping[str, float]]) -> dg.MarkdownMetadataValue:
+    """One small panel per figure of `history` (rows of numbers, not all of them in each) over the step."""
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if name != "step"]
     figure, axes = _grid(max(len(names), 1), width=2.6, height=1.8)
     for axis, name in zip(axes, names, strict=False):
-        points = [(row[x], row[name]) for row in history if row.get(name) is not None]
+        points = [(row["step"], row[name]) for row in history if row.get(name) is not None]
         axis.plot([at for at, _ in points], [value for _, value in points])
         axis.set_title(name, fontsize=8)
         axis.tick_params(labelsize=6)

@@ -185,8 +185,8 @@ def _promote(
 ) -> dict:
     """Store the candidates as one bundle with golden requests and a card, verify it, point at it."""
     at = project.now().isoformat(timespec="seconds")
-    from ml import datasets, evaluation
-    from ml.predictor import Predictor, write_bundle
+    from ml import datasets, evaluation, models
+    from ml.predictor import write_bundle
     from serving import packaging
 
     paths, settings = project.paths, project.settings
@@ -196,8 +196,8 @@ def _promote(
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=paths.bentoml.parent) as draft:
         write_bundle(Path(draft) / "bundle", *parts, about=origin, goldens=goldens)
         tag = packaging.save_bundle_as_bento_model(Path(draft) / "bundle", paths)
-    labels = Predictor.from_models(*parts).labels
-    about = {"version": tag.partition(":")[2], "digest": model["digest"], "made": at, "labels": list(labels)}
+    labels = models.read_card(parts[2])["classes"]
+    about = {"version": tag.partition(":")[2], "digest": model["digest"], "made": at, "labels": labels}
     about |= {"licence": MODEL_LICENCE, "licences": licences(paths), "items": item_counts(paths)}
     least, bootstrap = settings.promotion.least_slice, settings.evaluation.bootstrap
     card = evaluation.model_card(report, answers, decision, about, least, bootstrap)

@@ -8,7 +8,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 
 from data_checks.expectations import SUITES
-from orchestration import automation, resources
+from orchestration import automation, previews, resources
 from orchestration.definitions import defs
 from orchestration.launch import _Loading
 from serving import packaging
@@ -151,3 +151,15 @@ def test_a_changed_byte_of_audio_makes_stale_only_what_hears(instance, graph, re
     record(instance, graph, dg.AssetKey("speech_dataset"), "second", recorded)
     kinds = {f"speech_classifier/{kind}" for kind in ("cnn", "rnn", "lstm")}
     assert stale(instance, graph) == kinds | {"speech_extractor", "evaluation_report"}
+
+
+def test_a_learning_curve_has_a_panel_for_every_figure_also_of_those_that_come_later(monkeypatch):
+    drawn = []
+    grid = previews._grid
+    monkeypatch.setattr(previews, "_grid", lambda *size, **kind: drawn.append(grid(*size, **kind)) or drawn[-1])
+    previews.learning_curve([{"step": 100, "loss": 2.0}, {"step": 200, "loss": 1.0, "validation_accuracy": 0.5}])
+    [(_, axes)] = drawn
+    assert {axis.get_title(): axis.lines[0].get_xdata().tolist() for axis in axes} == {
+        "loss": [100, 200],
+        "validation_accuracy": [200],
+    }

@@ -9,40 +9,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.recognition import plan
-from ml.config import BUDGETS, Paths, Settings, UserError, load_paths, load_settings
+from ml.config import BUDGETS, Paths, Settings, load_paths, load_settings
 from ml.files import write_json
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks recognition", description=__doc__)
     parser.add_argument("--budget", choices=BUDGETS, default=None)
     parser.add_argument("--minutes", type=float, default=9.0, help="begin no piece after so many")
     parser.add_argument("--only", nargs="+", choices=plan.PARTS, default=plan.PARTS)
     parser.add_argument("--pages", action="store_true", help="train nothing, write the pages")
     asked = parser.parse_args(arguments)
-    try:
-        settings = load_settings()
-        settings = replace(
-            settings, training=replace(settings.training, budget=asked.budget or settings.training.budget)
-        )
-        paths = replace(load_paths(settings), source="mnist-fsdd")
-        if not asked.pages:
-            train_missing(paths, settings, asked.minutes, asked.only)
-            publish(paths, settings)
-        from benchmarks.recognition import pages
+    settings = load_settings()
+    settings = replace(settings, training=replace(settings.training, budget=asked.budget or settings.training.budget))
+    paths = replace(load_paths(settings), source="mnist-fsdd")
+    if not asked.pages:
+        train_missing(paths, settings, asked.minutes, asked.only)
+        publish(paths, settings)
+    from benchmarks.recognition import pages
 
-        for page in pages.write(paths):
-            print(page.relative_to(paths.root))
-    except UserError as fault:
-        print(f"seehear: {fault}", file=sys.stderr)
-        return 1
-    return 0
+    for page in pages.write(paths):
+        print(page.relative_to(paths.root))
 
 
 def store(paths: Paths) -> Path:
@@ -92,7 +84,3 @@ def publish(paths: Paths, settings: Settings) -> None:
         print(f"{file.name} stays as it is, of the budget {before['budget']}: trainings of {budget} are missing")
         return
     write_json(file, {"budget": budget, "chosen": how, "pieces": {key: results[key] for key in keys if key in results}})
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,6 @@ from ml.datasets.sets import (
     load_images,
     load_speech,
     raw_digest,
-    require_validated,
 )
 
 __all__ = [
@@ -21,5 +20,4 @@ __all__ = [
     "load_images",
     "load_speech",
     "raw_digest",
-    "require_validated",
 ]

@@ -3,7 +3,7 @@
 from ml.evaluation.gate import GateAnswers, gate_answers
 from ml.evaluation.model_card import card_text, model_card
 from ml.evaluation.promotion import Decision, decide_promotion
-from ml.evaluation.report import evaluate, gate_figures, golden_requests
+from ml.evaluation.report import evaluate, golden_requests
 
 __all__ = [
     "Decision",
@@ -12,7 +12,6 @@ __all__ = [
     "decide_promotion",
     "evaluate",
     "gate_answers",
-    "gate_figures",
     "golden_requests",
     "model_card",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ml import scenes, spotting
 from ml.config import Settings
@@ -19,6 +20,7 @@ from ml.evaluation import metrics
 from ml.evaluation.examples import Example
 from ml.evaluation.oracles import blind_estimates, oracle_estimates
 from ml.evaluation.recognition import one_thread, renumbered, seconds
+from ml.objectives import roc_auc
 from ml.predictor import Interval, Predictor, Separated, Word
 
 SCENES_PER_PASS = 60
@@ -292,7 +294,7 @@ def presence_figures(found: Found) -> dict[str, float | None]:
     if found.present.all() or not found.present.any():
         return {"presence_auc": None, "miss_at_1pct_false_alarm": None}
     return {
-        "presence_auc": metrics.roc_auc(found.presence, found.present),
+        "presence_auc": roc_auc(torch.from_numpy(found.presence), torch.from_numpy(found.present)),
         "miss_at_1pct_false_alarm": metrics.miss_at_false_alarm(found.presence, found.present, 0.01),
     }
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ml.config import Settings
 from ml.datasets import ImageSet, SpeechSet
-from ml.evaluation import benchmark, metrics, recognition
+from ml.evaluation import benchmark, recognition
 from ml.evaluation.benchmark import Advance, Bench
 from ml.evaluation.recognition import Answers
+from ml.objectives import roc_auc
 from ml.predictor import Predictor
 from ml.scenes import ScenePlan, active_level
 
@@ -50,7 +52,7 @@ class Scored:
         positive = self.positive[rows]
         if not len(positive) or positive.all() or not positive.any():
             return None
-        return metrics.roc_auc(self.scores[rows], positive)
+        return roc_auc(torch.from_numpy(self.scores[rows]), torch.from_numpy(positive))
 
     def interval(self, rounds: int, seed: int) -> list[float] | None:
         """95 % bootstrap interval of the figure; None where it has none."""

@@ -123,16 +123,6 @@ def ratio_interval(over: np.ndarray, under: np.ndarray, rounds: int, seed: int) 
     return [float(bound) for bound in np.percentile(ratios, (2.5, 97.5))]
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive outscores a negative, ties counting half; scores (n,), positive (n,) bool."""
-    positive = np.asarray(positive, bool)
-    wanted, rest = int(positive.sum()), int((~positive).sum())
-    if not wanted or not rest:
-        raise ValueError(f"an AUC needs both kinds, got {wanted} positives and {rest} negatives")
-    ranks = stats.rankdata(scores)
-    return float((ranks[positive].sum() - wanted * (wanted + 1) / 2) / (wanted * rest))
-
-
 def miss_at_false_alarm(scores: np.ndarray, positive: np.ndarray, rate: float = 0.01) -> float:
     """Smallest share of missed positives among thresholds that let through at most `rate` of the negatives."""
     scores, positive = np.asarray(scores), np.asarray(positive, bool)

@@ -67,9 +67,9 @@ def curves_figure(histories: Mapping[str, Sequence[Mapping]]) -> Figure:
 
 
 def _numbers(history: Sequence[Mapping]) -> list[str]:
-    """Keys worth a curve: losses and accuracies, not the step, the rate or the clock."""
+    """Keys worth a curve: losses and accuracies."""
     keys = {key for row in history for key, value in row.items() if isinstance(value, int | float)}
-    return sorted(key for key in keys if key not in ("step", "learning_rate", "seconds", "time_s"))
+    return sorted(keys - {"step"})
 
 
 def reliability_figure(answers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:

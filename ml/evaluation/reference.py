@@ -100,10 +100,11 @@ def write_reference(
         [_measured(known, "images", str(images.ids[row]), IMAGE_FACTS) for row in pictures],
         [_measured(known, "audio", str(speech.ids[row]), AUDIO_FACTS) for row in clips],
     )
+    answers = predictor.hear([speech.clip(clip) for clip in clips])
     rows = [
         *_seen(predictor, images, pictures, measured[0]),
-        *_heard(predictor, speech, clips, measured[1]),
-        *_extracted(predictor, images, speech, pictures, clips, measured),
+        *_heard(predictor, speech, clips, answers, measured[1]),
+        *_extracted(predictor, images, speech, pictures, clips, answers[1], measured),
     ]
     for number, row in enumerate(rows):
         row |= {"model": predictor.digest, "request_id": f"reference-{number}"}
@@ -140,10 +141,15 @@ def _seen(predictor: Predictor, images: ImageSet, rows: np.ndarray, measured: li
         }
 
 
-def _heard(predictor: Predictor, speech: SpeechSet, rows: np.ndarray, measured: list[dict]) -> Iterator[dict]:
-    clips = [speech.clip(row) for row in rows]
-    posteriors, embeddings = predictor.hear(clips)
-    for row, known, embedding, facts in zip(rows, posteriors, embeddings, measured, strict=True):
+def _heard(
+    predictor: Predictor,
+    speech: SpeechSet,
+    rows: np.ndarray,
+    answers: tuple[np.ndarray, np.ndarray],
+    measured: list[dict],
+) -> Iterator[dict]:
+    """answers: posteriors (n, classes) and embeddings (n, d) of the clips."""
+    for row, known, embedding, facts in zip(rows, *answers, measured, strict=True):
         yield {
             "endpoint": "recognize_speech",
             "heard": predictor.speech_classes[known.argmax()],
@@ -161,10 +167,11 @@ def _extracted(
     speech: SpeechSet,
     pictures: np.ndarray,
     clips: np.ndarray,
+    embeddings: np.ndarray,
     measured: tuple[list[dict], list[dict]],
 ) -> Iterator[dict]:
+    """embeddings (n, d): of the whole clips, as the service logs them."""
     names = np.array(images.classes)[images.labels[pictures]]
-    _, embeddings = predictor.hear([speech.clip(clip) for clip in clips])  # of the whole, as the service logs it
     for number, clip in enumerate(clips):
         spoken = np.flatnonzero(names == speech.classes[speech.labels[clip]])
         place = spoken[number % len(spoken)] if number % 2 and len(spoken) else number % len(pictures)

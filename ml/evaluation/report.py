@@ -62,14 +62,14 @@ def evaluate(
     with tqdm(total=7 * scenes, desc="evaluation, scenes", unit="", disable=None if progress else True) as bar:
         bench = benchmark.bench_of(predictor, images, speech, "test", settings)
         extraction, gains_db = measure_extraction(bench, scenes, settings, _speakers(speech), bar.update)
-        gate = gate_figures(predictor, images, speech, settings, bar.update)
+        gate = gate_answers(predictor, images, speech, settings, advance=bar.update)
     report = {
         **_provenance(settings, predictor, cards, context),
         "image": recognition.figures(pictured, predictor.cards["image_classifier"])
         | {"objects": object_figures(predictor.see, images, "test", scenes, settings.evaluation.seed)},
         "speech": _with_left_out(_speech(predictors, test, speech, chosen), candidates, speech, leave_out),
         "extraction": extraction,
-        "gate": gate,
+        "gate": gate.section,
     }
     write_predictions([pictured, *test.values()], out / "predictions.parquet")
     write_reference(predictor, images, speech, settings.evaluation.seed, out / "reference.parquet", facts)
@@ -77,17 +77,6 @@ def evaluate(
     _show(bench, out)
     write_json(out / "evaluation.json", report)
     return report
-
-
-def gate_figures(
-    predictor: Predictor, images: ImageSet, speech: SpeechSet, settings: Settings, advance: Advance = int
-) -> dict:
-    """What decides promotion, measured on the gate split; the same for every predictor on the same data and settings.
-
-    image_accuracy, speech_accuracy, si_sdr_improvement_db (mean on full overlap), presence_auc, majority_share of the
-    two accuracies, and the numbers of items; null where the split holds nothing to measure.
-    """
-    return gate_answers(predictor, images, speech, settings, advance=advance).section
 
 
 def golden_requests(

@@ -46,7 +46,6 @@ class Predictor:
         self.labels: tuple[str, ...] = self._separator.labels
         self.sample_rate_hz: int = self._separator.sample_rate_hz
         self.hop_s = self._separator.hop_s
-        self.finds_objects = self.see.finds_objects
         self.presence_threshold, self._interval_threshold, self._word_threshold = self._separator.thresholds
         self._goldens = tuple(goldens)
         self._require_one_rate(self.hear.card["sample_rate_hz"])

@@ -329,7 +329,6 @@ def finish(run: Run, trained: Trained, out: Path, card: dict) -> dict:
         "device": run.device.type,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     card = models.save_model(out, trained.model, card)
     run.checkpoint.unlink(missing_ok=True)
     return card

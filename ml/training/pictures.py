@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ml import collage, features, models, objectives, unknowns
 from ml.training.batches import AHEAD, Ahead, Shuffle
 from ml.training.loop import (
-    CHECKPOINT_STEPS,
     Run,
     Trained,
     accuracy,
@@ -44,15 +43,12 @@ def train_image_classifier(
     out: Path,
     checkpoints: Path,
     progress: bool = True,
-    checkpoint_steps: int = CHECKPOINT_STEPS,
 ) -> dict:
     """Trains, calibrates and saves the picture classifier; returns its card.
 
     images: all splits; trains on `train`, calibrates and reports on `validation`.
     """
-    run = plan_run(
-        "image_classifier", recipe, training, {"images": images.digest}, checkpoints, progress, checkpoint_steps
-    )
+    run = plan_run("image_classifier", recipe, training, {"images": images.digest}, checkpoints, progress)
     run = half_precision(run)
     train, held = required(images, "train", run.name), required(images, "validation", run.name)
     classes, (side, channels_in) = len(images.classes), images.pixels.shape[2:]

@@ -14,7 +14,6 @@ from ml import datasets, features, models, objectives, scenes
 from ml.config import UserError
 from ml.training.batches import AHEAD, Ahead, Shuffle
 from ml.training.loop import (
-    CHECKPOINT_STEPS,
     Run,
     accuracy,
     calibrate,
@@ -42,7 +41,6 @@ def train_speech_classifier(
     out: Path,
     checkpoints: Path,
     progress: bool = True,
-    checkpoint_steps: int = CHECKPOINT_STEPS,
     extra: SpeechSet | None = None,
     kinds: Mapping[str, type[nn.Module]] = models.SPEECH_MODELS,
 ) -> dict:
@@ -53,7 +51,7 @@ def train_speech_classifier(
     """
     name = f"speech_classifier_{kind}"
     data = {"audio": speech.digest} | ({"extra_voices": extra.digest} if extra else {})
-    run = plan_run(name, recipe, training, data, checkpoints, progress, checkpoint_steps)
+    run = plan_run(name, recipe, training, data, checkpoints, progress)
     train, held = _checked(speech, name), required(speech, "validation", name)
     arguments = {"classes": len(speech.classes), "n_mels": features.N_MELS, "channels": recipe.channels}
     with seeded(run.seed):

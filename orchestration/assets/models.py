@@ -1,6 +1,5 @@
 """The models: each asset trains one, and leaves it as the candidate of its kind."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ class TrainingConfig(dg.Config):
     learning_rate: float | None = Field(None, description="Peak of the schedule.", gt=0)
     weight_decay: float | None = Field(None, description="Decoupled weight decay.", ge=0)
     optimizer: str | None = Field(None, description="adamw, sgd with momentum, or muon.")
-    seed: int | None = Field(None, description="Draws the initial weights, the batches and the augmentation.")
+    seed: int | None = Field(None, description="Draws first weights, batches, augmentation.", ge=0, lt=2**32)
 
     def applied(self, recipe: R, training: Training) -> tuple[R, Training]:
         """Recipe and training settings with this run's values in place."""
@@ -66,7 +65,7 @@ def image_classifier(
     images = datasets.load_images(project.paths)
     out = project.paths.candidates / "image_classifier"
     card = training.train_image_classifier(images, recipe, how, out, project.paths.checkpoints / "image_classifier")
-    return _model_result(context, project, card, recipe, how, images.digest)
+    return _model_result(context, project, card, recipe, how)
 
 
 def _speech_asset(kind: str) -> dg.AssetsDefinition:
@@ -94,7 +93,7 @@ def _speech_asset(kind: str) -> dg.AssetsDefinition:
         extra = datasets.extra_voices(project.paths, recipe.extra_voices)
         out, notes = project.paths.candidates / place, project.paths.checkpoints / place
         card = training.train_speech_classifier(kind, speech, recipe, how, out, notes, extra=extra)
-        return _model_result(context, project, card, recipe, how, card["data"])
+        return _model_result(context, project, card, recipe, how)
 
     return classifier
 
@@ -130,16 +129,15 @@ def speech_extractor(
         project.paths.checkpoints / "speech_extractor",
         extra=datasets.extra_voices(project.paths, recipe.extra_voices),
     )
-    seen_by = json.loads((project.paths.candidates / "image_classifier" / "model.json").read_text())["digests"]
-    return _model_result(context, project, card, recipe, how, images.digest, speech.digest, seen_by)
+    return _model_result(context, project, card, recipe, how)
 
 
 def _model_result(
-    context: dg.AssetExecutionContext, project: Project, card: dict, recipe: Recipe, how: Training, *made_of: Any
+    context: dg.AssetExecutionContext, project: Project, card: dict, recipe: Recipe, how: Training
 ) -> dg.MaterializeResult:
     """The result of a training: its version is what it was made of, its metadata what came out."""
     code = context.assets_def.code_versions_by_key[context.asset_key]
-    version = digest(code, asdict(recipe), how.budget, how.seed, made_of)
+    version = digest(code, asdict(recipe), how.budget, how.seed, card["data"])
     figures = {name: value for name, value in card["metrics"].items() if isinstance(value, int | float)}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
