@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 QUERY_PICTURES = 300  # per label
 SCENE_WORDS = 1.1  # long words that a scene holds at least: what is silence teaches little, and costs as much
+WORD_SCENES, SCENES_PER_PASS = 900, 60  # in which the threshold of words is chosen; fewer would leave it to chance
 CANDIDATES = [k / 100 for k in range(2, 99)]  # thresholds of probabilities, among which validation chooses
 Places = tuple[np.ndarray, list[list[float]]]  # of one label in one scene, and the spans where it is said
 PRESENCE_WEIGHT, ACTIVITY_WEIGHT, SPOTTING_WEIGHT = 10.0, 20.0, 2.0  # bring these losses to the size of decibels
@@ -190,13 +191,15 @@ def word_shapes(bank: scenes.ClipBank, slices: int = 8, batch: int = 64) -> Tens
 
 
 class Trial:
-    """Validation scenes of the extractor: the headline ones, and mixed ones with absent words for the thresholds."""
+    """Validation scenes of the extractor: the headline ones, mixed ones with absent words for the thresholds, and more
+    of these for that of words that nothing asks for, which takes listening alone."""
 
     def __init__(self, speech: SpeechSet, asked: Tensor, labels: tuple[str, ...], run: Run):
         heads = scenes.headline_scenes(speech, 150, "full", run.seed, labels)
         mixed = scenes.draw_scenes(speech, 300, "any", run.seed + 1, labels, absent_share=0.5)
         self.headline, self.mixed = scenes.render(heads, speech), scenes.render(mixed, speech)
-        self.asked, self.device, self.classes = asked, run.device, speech.classes
+        self.words, self.speech = scenes.draw_scenes(speech, WORD_SCENES, "any", run.seed + 2, labels), speech
+        self.asked, self.device = asked, run.device
 
     @torch.no_grad()
     def answer(self, model: nn.Module, rendered: scenes.Scenes, n: int, batch: int = 25) -> extraction.ExtractorOutput:
@@ -224,7 +227,7 @@ class Trial:
         present = torch.from_numpy(self.mixed.present)
         presence = output.presence_logits.sigmoid()
         asked = spotted(self.asked_for(output, model.hop_samples))
-        every = spotted(self.heard(output, model.labels, model.hop_samples))
+        every = spotted(self.heard(model))
         thresholds = {
             "presence_threshold": best_threshold(lambda least: balanced_accuracy(presence > least, present)),
             "interval_threshold": best_threshold(asked.f1),
@@ -245,16 +248,23 @@ class Trial:
         """Of every scene that says the word asked for its places (4, frames), and its spans in frames."""
         places = extraction.probable(output.places).numpy()
         for row in np.flatnonzero(self.mixed.present):
-            yield places[row], self._spans(row, self.mixed.queries[row], hop_samples)
+            yield places[row], said_in(self.mixed, int(row), self.mixed.queries[row], hop_samples)
 
-    def heard(self, output: extraction.ExtractorOutput, labels: Sequence[str], hop_samples: int) -> Iterator[Places]:
-        """Of every scene and label the places (5, frames), and the label's spans in frames."""
-        places = torch.cat((extraction.probable(output.word_places), output.word_scores[:, :, None]), dim=2).numpy()
-        for row, column in np.ndindex(*places.shape[:2]):
-            yield places[row, column], self._spans(row, self.classes.index(labels[column]), hop_samples)
+    @torch.no_grad()
+    def heard(self, model: extraction.Extractor) -> Iterator[Places]:
+        """Of every scene of `words` and label the places (5, frames), and the label's spans in frames."""
+        numbers = [self.speech.classes.index(label) for label in model.labels]
+        for start in range(0, len(self.words), SCENES_PER_PASS):
+            part = scenes.render(self.words, self.speech, start, start + SCENES_PER_PASS)
+            heard = model.listen(torch.from_numpy(part.mixture).to(self.device))
+            places = torch.cat((extraction.probable(heard.word_places), heard.word_scores[:, :, None]), dim=2).cpu()
+            for row, column in np.ndindex(*places.shape[:2]):
+                yield places[row, column].numpy(), said_in(part, row, numbers[column], model.hop_samples)
 
-    def _spans(self, row: int | np.intp, word: int, hop_samples: int) -> list[list[float]]:
-        return (self.mixed.intervals[row][self.mixed.word_labels[row] == word] / hop_samples).tolist()
+
+def said_in(rendered: scenes.Scenes, row: int, word: int, hop_samples: int) -> list[list[float]]:
+    """Spans in frames at which a scene says a word, a position in the classes."""
+    return (rendered.intervals[row][rendered.word_labels[row] == word] / hop_samples).tolist()
 
 
 @dataclass(frozen=True)
