@@ -54,9 +54,10 @@ class Extractor(nn.Module):
     of a frame score, so a long recording may be cut into pieces that overlap by `context_frames` and give the same
     answer.
 
-    Once trained, it takes the mean of so many `looks`, each with its frames a little later: their errors differ. For
-    the same reason it asks with `others` for the other words that it hears as well, and shares out what neither answer
-    explains (mixture consistency, arXiv 1811.08521), less the more that is.
+    Once trained, it takes the mean of so many `looks`, each with its frames a little later, and listens to the sound
+    upside down as well: their errors differ. For the same reason it asks with `others` for the other words that it
+    hears too, and shares out what neither answer explains (mixture consistency, arXiv 1811.08521), less the more that
+    is.
     """
 
     window: Tensor
@@ -137,13 +138,24 @@ class Extractor(nn.Module):
         return ExtractorOutput(**vars(heard), estimate=estimate, presence_logits=presence, places=places)
 
     def hear(self, seen: Tensor) -> tuple[Tensor, Listened]:
-        """The listening half on features (b, 3 bins, frames): its states (b, channels, frames), and what it hears."""
+        """The listening half on features (b, 3 bins, frames): its states (b, channels, frames), and what it hears.
+
+        Once trained it hears the sound upside down as well, which says the same, and takes the mean.
+        """
+        states, scores, places = self.heard_once(seen)
+        if not self.training:
+            upside_down = torch.cat((seen[:, : self.bins], -seen[:, self.bins :]), dim=1)
+            _, *others = self.heard_once(upside_down)
+            scores, places = (scores + others[0]) / 2, (places + others[1]) / 2
+        return states, Listened(soft_maximum(scores), scores, places)
+
+    def heard_once(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States, word_scores and word_places of features as they are."""
         states = self.encode(seen)
         for block in self.listening:
             states = block(states)
-        word_scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
-        word_places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)  # (b, labels, 4, frames)
-        return states, Listened(soft_maximum(word_scores), word_scores, word_places)
+        scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
+        return states, scores, torch.stack((centres, *map(spotting.distances, edges), active), dim=2)
 
     def extract(self, entered: Tensor, spectrum: Tensor, query: Tensor, active: Tensor) -> Tensor:
         """What is asked for (q, bins, frames) of a spectrum (q, bins, frames), by a query (q, labels, frames or 1) and

@@ -83,6 +83,17 @@ def test_looks_are_taken_at_even_shares_of_a_hop_and_only_by_a_trained_extractor
     assert torch.equal(four.train()(mixture, query).estimate, one(mixture, query).estimate)
 
 
+def test_once_trained_it_hears_a_sound_and_the_same_upside_down():
+    model, mixture = extractor(), mixtures()
+    torch.nn.init.normal_(model.encode.weight, std=0.05, generator=generator())  # untrained, it is deaf to phase
+    upright, turned = (model.train().listen(sound).word_scores for sound in (mixture, -mixture))
+    assert not torch.allclose(upright, turned, atol=1e-3)
+    for sound in (mixture, -mixture):
+        heard = model.eval().listen(sound)
+        assert torch.allclose(heard.word_scores, (upright + turned) / 2, atol=1e-5)
+        assert torch.allclose(heard.word_presence, extraction.soft_maximum(heard.word_scores))
+
+
 def test_two_words_that_leave_nothing_else_share_what_neither_explains():
     answer, others, rest = (torch.randn(1, 9, 20, dtype=torch.complex64, generator=generator(k)) for k in (1, 2, 3))
     heard = torch.zeros(1, 3, 20)
