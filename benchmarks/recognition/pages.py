@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.recognition import plots, tables
 from benchmarks.recognition.languages import CHINESE, ENGLISH, Language
+from benchmarks.recognition.plan import LEFT_OUT, SPEAKERS
 from benchmarks.recognition.tables import Results, markdown
 from ml import datasets, models
 from ml.config import SPEECH_KINDS, Paths, UserError
@@ -43,12 +44,12 @@ def write_page(results: Results, docs: Path, language: Language) -> Path:
     """One page in one language."""
     missing, page = language.missing, Template((HERE / language.template).read_text())
     rows = {
-        "overview": tables.overview(results, missing, language.once),
+        "overview": tables.overview(results, missing, language.looks),
         "compared": tables.compared(results),
         "goals": _goals(results, language),
         "layers": tables.layer_rows(results, language.layers, missing),
         "noise": tables.noise_rows(results, missing),
-        "unseen": tables.unseen_rows(results, language.together, missing),
+        "unseen": tables.unseen_rows(results, language.together, missing, language.looks[0]),
         "tried": tables.tried_rows(results, language.tried, missing),
         "grid": tables.grid_rows(results, missing),
         "data": [
@@ -93,7 +94,8 @@ def _goals(results: Results, language: Language) -> tables.Table:
     finals = {kind: results.of("final", kind=kind) for kind in SPEECH_KINDS}
     official = {k: statistics.mean(one["test"]["accuracy"] for one in f) for k, f in finals.items() if f}
     noise = [statistics.mean(one["noise"]["0"] for one in f) for f in finals.values() if f]
-    heard = [tables.pooled(results, "cnn", extra) for extra in tables.VOICES]
+    groups = (LEFT_OUT, SPEAKERS)
+    heard = [tables.pooled(results, "cnn", extra, group) for group in groups for extra in tables.VOICES]
     measured = (
         (max(official.values(), default=None), 0.998),
         (official.get("rnn"), 0.985),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.recognition.plan import EXTRA_SHARE
+from benchmarks.recognition.plan import EXTRA_SHARE, LEFT_OUT, SPEAKERS
 from ml.config import SPEECH_KINDS
 from ml.evaluation import metrics
 
@@ -47,10 +47,11 @@ def share(found: Mapping | None, missing: str) -> str:
     return f"{100 * found['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def overview(results: Results, missing: str, once: str) -> Table:
+def overview(results: Results, missing: str, looks: tuple[str, str]) -> Table:
     """A row for every kind: accuracy over seeds, calibration, noise, unseen speakers, cost.
 
-    once: what is said of a kind that was measured when a trained net looked at a sound but once.
+    looks: what is said of what was measured when a trained net looked at a sound but once, and of what was not where
+    the rest of its row was.
     """
     rows = []
     for kind in SPEECH_KINDS:
@@ -62,12 +63,12 @@ def overview(results: Results, missing: str, once: str) -> Table:
         optimizer, rate = first["optimizer"], first["learning_rate"]
         rows.append(
             (
-                kind.upper() if first.get("looks", 1) > 1 else f"{kind.upper()} {once}",
+                _looking(kind, first, looks[0]),
                 f"{first['parameters']:,}",
                 f"{optimizer} {rate:g}",
                 over_seeds(finals),
                 percent(statistics.mean(one["noise"]["0"] for one in finals), missing),
-                unseen(results, kind, missing),
+                unseen(results, kind, missing) + _looks_apart(results, kind, first, looks[1]),
                 f"{first['test']['ece_before']:.3f} → {first['test']['ece']:.3f}",
                 f"{least_latency_ms(finals):.2f} ms",
                 f"{first['bytes'] / 1000:.0f} kB",
@@ -75,6 +76,15 @@ def overview(results: Results, missing: str, once: str) -> Table:
             )
         )
     return rows
+
+
+def _looking(kind: str, piece: Mapping, once: str) -> str:
+    return kind.upper() if piece.get("looks", 1) > 1 else f"{kind.upper()} {once}"
+
+
+def _looks_apart(results: Results, kind: str, final: Mapping, more: str) -> str:
+    unseen = results.one("unseen", kind=kind)
+    return f" {more}" if unseen and unseen.get("looks", 1) > final.get("looks", 1) else ""
 
 
 def least_latency_ms(finals: Sequence[Mapping]) -> float:
@@ -90,29 +100,37 @@ def over_seeds(finals: Sequence[Mapping]) -> str:
     return f"{100 * statistics.mean(found):.2f} %{spread} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def unseen(results: Results, kind: str, missing: str, extra: float = 0.0) -> str:
-    found = results.of("unseen", kind=kind, extra_voices=extra)
+def unseen(results: Results, kind: str, missing: str) -> str:
+    """The speakers whose figures chose nothing, without extra voices."""
+    found = [one for one in results.of("unseen", kind=kind, extra_voices=0.0) if one["left_out"] in LEFT_OUT]
     return ", ".join(f"{one['left_out']} {100 * one['unseen']['accuracy']:.1f} %" for one in found) or missing
 
 
-def pooled(results: Results, kind: str, extra: float) -> dict | None:
-    """accuracy and n over all recordings of all speakers that were left out, each asked of the model that lacks it."""
-    found = [one["unseen"] for one in results.of("unseen", kind=kind, extra_voices=extra)]
+def pooled(results: Results, kind: str, extra: float, speakers: Sequence[str]) -> dict | None:
+    """accuracy and n over all recordings of those of the speakers that were left out, each asked of the model that
+    lacks it."""
+    found = results.of("unseen", kind=kind, extra_voices=extra)
+    found = [one["unseen"] for one in found if one["left_out"] in speakers]
     n = sum(one["n"] for one in found)
     return {"accuracy": sum(one["accuracy"] * one["n"] for one in found) / n, "n": n} if found else None
 
 
-def unseen_rows(results: Results, together: str, missing: str) -> Table:
+def unseen_rows(results: Results, together: tuple[str, str], missing: str, once: str) -> Table:
+    """A row for every kind and speaker left out; `together` those that chose nothing, and all, where others are there
+    as well."""
     rows = []
     for kind in SPEECH_KINDS:
-        speakers = sorted({one["left_out"] for one in results.of("unseen", kind=kind)})
-        for speaker in speakers:
+        pieces = results.of("unseen", kind=kind)
+        left_out = [speaker for speaker in SPEAKERS if speaker in {one["left_out"] for one in pieces}]
+        for speaker in left_out:
             pair = [results.one("unseen", kind=kind, left_out=speaker, extra_voices=e) for e in VOICES]
-            rows.append((kind.upper(), speaker, *(share(one and one["unseen"], missing) for one in pair)))
-        if len(speakers) > 1:
-            every = [pooled(results, kind, e) for e in VOICES]
-            clips = [f"{share(one, missing)} (n = {one['n']:,})" if one else missing for one in every]
-            rows.append((kind.upper(), together, *clips))
+            figures = [share(one and one["unseen"], missing) for one in pair]
+            rows.append((_looking(kind, next(filter(None, pair)), once), speaker, *figures))
+        for name, group in zip(together, (LEFT_OUT, SPEAKERS), strict=True):
+            if len(left_out) > 1 and (group is LEFT_OUT or set(left_out) - set(LEFT_OUT)):
+                every = [pooled(results, kind, e, group) for e in VOICES]
+                clips = [f"{share(one, missing)} (n = {one['n']:,})" if one else missing for one in every]
+                rows.append((_looking(kind, pieces[0], once), name, *clips))
     return rows
 
 
