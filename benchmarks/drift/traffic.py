@@ -13,16 +13,9 @@ from scipy import ndimage, signal
 from benchmarks.drift.held_out import LIVE, HeldOut
 from data_checks.drift import LOG_SCHEMA
 from data_checks.facts import recording_facts, stacked_picture_facts
+from ml.evaluation.reference import AUDIO_FACTS, IMAGE_FACTS
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
 
-IMAGE_FACTS = ("brightness", "bright_share", "contrast", "blur")
-AUDIO_FACTS = {
-    "audio_loudness_db": "loudness_db",
-    "audio_snr_db": "snr_db",
-    "audio_bandwidth_hz": "bandwidth_hz",
-    "audio_clipping": "clipping_share",
-    "audio_duration_s": "duration_s",
-}
 TELEPHONE_HZ = (300, 3400)
 MOST_PICTURES = 6000  # of the live ones; ten windows of 500
 NEW_SHARE, NEW_SPEAKER_SHARE, TRIPLED = 0.1, 0.5, 3.0
@@ -150,9 +143,8 @@ class Traffic:
         kept = np.sort(np.random.default_rng(0).permutation(len(live))[:MOST_PICTURES])
         pixels = alter(np.asarray(live.pixels[kept]))
         posteriors, embeddings = self.see(pixels)
-        rows = pd.DataFrame(
-            {f"image_{name}": [fact[name] for fact in stacked_picture_facts(pixels)] for name in IMAGE_FACTS}
-        )
+        facts = stacked_picture_facts(pixels)
+        rows = pd.DataFrame({column: [fact[name] for fact in facts] for column, name in IMAGE_FACTS.items()})
         rows = rows.assign(**_answers(posteriors, (*self.see.card["classes"], None), "pictured"))
         rows["image_embedding"] = list(embeddings)
         truth = np.array(live.classes)[live.labels[kept]]

@@ -21,10 +21,8 @@ FRAME_S = 0.010
 def sounds_figure(speech: SpeechSet, rows: Sequence[int]) -> Figure:
     """Log-mel spectrograms of some clips, as every model takes them in."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    log_mel = features.LogMel(speech.sample_rate_hz)
     for axes, row in zip(figure.subplots(2, -(-len(rows) // 2)).flat, rows, strict=False):
-        mel, _ = log_mel(torch.from_numpy(speech.clip(row))[None])
-        _spectrogram(axes, mel[0], f'"{speech.classes[speech.labels[row]]}" ({speech.group[row]})')
+        _spectrogram(axes, spectrum_of(speech, row), f'"{speech.classes[speech.labels[row]]}" ({speech.group[row]})')
     return figure
 
 
