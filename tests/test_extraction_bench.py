@@ -128,17 +128,32 @@ def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
     assert card.stat().st_mtime_ns == written
 
 
-def test_minutes_are_of_scenes_that_say_the_label_or_do_not(monkeypatch):
-    monkeypatch.setattr(minutes, "SECONDS", 6.0)
-    monkeypatch.setattr(minutes, "PER_LABEL", 4)
+def toned_speech():
+    """Three clips of every tone, at its own rate."""
     clips = [(32767 * tones.word(label, seed=seed)).astype(np.int16) for label in tones.WORDS for seed in range(3)]
     labels, sizes = np.repeat(np.arange(len(tones.WORDS)), 3), np.array([len(clip) for clip in clips])
-    speech = dataclasses.replace(
+    return dataclasses.replace(
         toy_models.toy_speech(), samples=np.concatenate(clips), offsets=np.cumsum(sizes) - sizes, lengths=sizes,
         labels=labels, split=np.full(len(clips), "test"), group=np.full(len(clips), "a"),
-        ids=np.arange(len(clips)).astype(str), classes=tuple(tones.WORDS),
+        ids=np.arange(len(clips)).astype(str), classes=tuple(tones.WORDS), sample_rate_hz=tones.RATE_HZ,
     )  # fmt: skip
+
+
+def test_a_minute_says_the_label_in_one_of_its_scenes_or_in_none(monkeypatch):
+    monkeypatch.setattr(minutes, "SECONDS", 6.0)
+    said, spans = minutes._minute(toned_speech(), "down", True, 5, 2.0)
+    other, nowhere = minutes._minute(toned_speech(), "down", False, 5, 2.0)
+    assert nowhere is None
+    assert len(said) == len(other) == 6 * tones.RATE_HZ
+    [scene] = {int(edge) // (2 * tones.RATE_HZ) for edge in spans.ravel()}
+    differs = (said != other).reshape(3, -1).any(axis=1)
+    assert np.flatnonzero(differs).tolist() == [scene]
+
+
+def test_a_label_is_found_where_it_is_said_more_often_than_where_it_is_not(monkeypatch):
+    monkeypatch.setattr(minutes, "SECONDS", 6.0)
+    monkeypatch.setattr(minutes, "PER_LABEL", 4)
     predictor = Predictor.load(tones.bundle())
-    found = minutes.minutes(predictor, speech, 2.0)
+    found = minutes.minutes(predictor, toned_speech(), 2.0)
     assert found["n"] == 4 * len(predictor.labels)
     assert found["present"] > found["absent"]
