@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ class Results:
     pieces: Sequence[Mapping]
 
     def of(self, part: str, **fields) -> list[Mapping]:
-        """The pieces of one part that have these fields, the first seed first."""
-        found = (piece for piece in self.pieces if piece["part"] == part)
-        found = sorted(found, key=lambda piece: (piece["seed"], piece["left_out"]))
-        return [piece for piece in found if all(piece[key] == value for key, value in fields.items())]
+        """The pieces of one part that have these fields, by seed, speaker left out and share of extra voices."""
+        wanted = {"part": part, **fields}
+        found = [piece for piece in self.pieces if all(piece[key] == value for key, value in wanted.items())]
+        return sorted(found, key=operator.itemgetter("seed", "left_out", "extra_voices"))
 
     def one(self, part: str, **fields) -> Mapping | None:
         return next(iter(self.of(part, **fields)), None)
