@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import torchaudio
 from torch import Tensor, nn
 
-from ml import models, spotting
+from ml import features, models, spotting
 
 MASK_LIMIT = 2.0
 COMPRESSION = 0.3
+HEARD_BANDS = 64
+LEAST_HZ = 30.0
+OTHER_TRACT, OTHER_MICROPHONE = 0.1, 0.4  # a share of the frequency, and the deviation of an equaliser's widest wave
 TYPICAL = 0.5  # compressed magnitude of a recording brought to `recording_gain`
 UNASKED_LOGIT = -6.0
 RARE_LOGIT = -3.0  # that a frame is a word's centre, before anything is learnt
@@ -45,19 +49,18 @@ class ExtractorOutput(Listened):
 class Extractor(nn.Module):
     """Takes out of a mixture every occurrence of the word that a picture's posterior asks for.
 
-    Dense dilated convolutions over frames, in two halves. The first listens: it scores every label in every frame
-    and says where its words lie, so that a scene teaches it about all of them at once. The second sees the mixture
-    once more beside what the first made of it, is told by FiLM in every block (arXiv 1709.07871) what the picture asks
-    for, and by the first where that was heard; it ends in a bounded complex mask on the mixture's spectrum (window
+    Dense dilated convolutions over frames, in two halves. The first listens to `Hearing`: it scores every label in
+    every frame and says where its words lie, so that a scene teaches it about all of them at once. The second sees the
+    mixture's spectrum beside what the first made of it, is told by FiLM in every block (arXiv 1709.07871) what the
+    picture asks for, and by the first where that was heard; it ends in a bounded complex mask on that spectrum (window
     32 ms, hop 16 ms, square-root Hann). It may be wider and deeper than the first: `extracting_channels`,
     `extracting_blocks`. Nothing global enters but one gain for the whole recording, and presence is the soft maximum
     of a frame score, so a long recording may be cut into pieces that overlap by `context_frames` and give the same
     answer.
 
-    Once trained, it takes the mean of so many `looks`, each with its frames a little later, and listens to the sound
-    upside down as well: their errors differ. For the same reason it asks with `others` for the other words that it
-    hears too, and shares out what neither answer explains (mixture consistency, arXiv 1811.08521), less the more that
-    is.
+    Once trained, it takes the mean of so many `looks`, each with its frames a little later, whose errors differ. For
+    the same reason it asks with `others` for the other words that it hears too, and shares out what neither answer
+    explains (mixture consistency, arXiv 1811.08521), less the more that is.
     """
 
     window: Tensor
@@ -85,10 +88,8 @@ class Extractor(nn.Module):
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
         self.shifts = [self.hop_samples * look // looks for look in range(looks)]
         self.context_frames = sum(dilations) + 4  # to each side of a frame that its answer depends on
-        self.encode = FrameConv(3 * self.bins, channels, 1)
-        with torch.no_grad():
-            self.encode.weight[:, : self.bins] *= 3**0.5
-            self.encode.weight[:, self.bins :] = 0  # phase is worth something only once the word is found by magnitude
+        self.hearing = Hearing(self.bins, sample_rate_hz)
+        self.encode = FrameConv(HEARD_BANDS, channels, 1)
         self.listening = nn.ModuleList(Block(channels, dilation) for dilation in dilations[:half])
         self.scores = nn.Sequential(
             FrameConv(channels, channels, 3, padding=1), nn.ReLU(), FrameConv(channels, 5 * known, 1)
@@ -119,13 +120,13 @@ class Extractor(nn.Module):
     def listen(self, mixture: Tensor, gain: Tensor | None = None) -> Listened:
         """What `forward` hears in mixtures (b, samples) whatever is asked for, without its other half's work."""
         gain = recording_gain(mixture, self.window_samples) if gain is None else gain
-        return self.hear(self.features(self.transform(mixture * gain[:, None])))[1]
+        return self.hear(self.transform(mixture * gain[:, None]))[1]
 
     def look(self, mixture: Tensor, query: Tensor, about: Tensor) -> ExtractorOutput:
         """`forward` of a mixture (b, samples) at its gain, with the estimate at it as well."""
         spectrum = self.transform(mixture)  # (b, bins, frames), complex
         seen = self.features(spectrum)  # (b, 3 bins, frames)
-        states, heard = self.hear(seen)
+        states, heard = self.hear(spectrum)
         places = places_asked_for(query, heard.word_places[about])  # (q, 4, frames)
         entered, spectrum = self.enter(torch.cat((states, seen), dim=1))[about], spectrum[about]
         answer = self.extract(entered, spectrum, query[:, :, None], places[:, 3])  # (q, bins, frames)
@@ -137,25 +138,14 @@ class Extractor(nn.Module):
         presence = asked_for(query[:, :, None], heard.word_presence[about, :, None])[:, 0]
         return ExtractorOutput(**vars(heard), estimate=estimate, presence_logits=presence, places=places)
 
-    def hear(self, seen: Tensor) -> tuple[Tensor, Listened]:
-        """The listening half on features (b, 3 bins, frames): its states (b, channels, frames), and what it hears.
-
-        Once trained it hears the sound upside down as well, which says the same, and takes the mean.
-        """
-        states, scores, places = self.heard_once(seen)
-        if not self.training:
-            upside_down = torch.cat((seen[:, : self.bins], -seen[:, self.bins :]), dim=1)
-            _, *others = self.heard_once(upside_down)
-            scores, places = (scores + others[0]) / 2, (places + others[1]) / 2
-        return states, Listened(soft_maximum(scores), scores, places)
-
-    def heard_once(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States, word_scores and word_places of features as they are."""
-        states = self.encode(seen)
+    def hear(self, spectrum: Tensor) -> tuple[Tensor, Listened]:
+        """The listening half on a spectrum (b, bins, frames): its states (b, channels, frames), and what it hears."""
+        states = self.encode(self.hearing(spectrum))
         for block in self.listening:
             states = block(states)
         scores, active, centres, *edges = self.scores(states).float().chunk(5, dim=1)  # (b, labels, frames) each
-        return states, scores, torch.stack((centres, *map(spotting.distances, edges), active), dim=2)
+        places = torch.stack((centres, *map(spotting.distances, edges), active), dim=2)
+        return states, Listened(soft_maximum(scores), scores, places)
 
     def extract(self, entered: Tensor, spectrum: Tensor, query: Tensor, active: Tensor) -> Tensor:
         """What is asked for (q, bins, frames) of a spectrum (q, bins, frames), by a query (q, labels, frames or 1) and
@@ -194,6 +184,37 @@ class Extractor(nn.Module):
         """Waveform (b, samples) of a spectrum (b, bins, frames)."""
         whole = torch.istft(spectrum, self.window_samples, self.hop_samples, window=self.window)
         return whole[:, :samples]
+
+
+class Hearing(nn.Module):
+    """Energy in mel bands, compressed, of spectra (b, bins, frames): (b, HEARD_BANDS, frames).
+
+    In training every scene is heard as from another vocal tract and through another microphone, and some bands of it
+    not at all: finer detail, and phase, would be learnt of the voices that are known.
+    """
+
+    bank: Tensor
+
+    def __init__(self, bins: int, sample_rate_hz: int):
+        super().__init__()
+        bank = torchaudio.functional.melscale_fbanks(bins, LEAST_HZ, sample_rate_hz / 2, HEARD_BANDS, sample_rate_hz)
+        self.register_buffer("bank", bank, persistent=False)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        power = spectrum.real.square() + spectrum.imag.square()
+        with torch.autocast(spectrum.device.type, enabled=False):
+            if not self.training:
+                return compressed(self.bank.T @ power)
+            tract = (1 + OTHER_TRACT) ** (2 * torch.rand(len(power)) - 1)
+            masks = features.draw_spec_masks(len(power), torch.default_generator, tilt=OTHER_MICROPHONE)
+            energy = features.warp_bank(self.bank, tract).transpose(1, 2) @ power
+            heard = compressed(energy * features.equaliser(energy, masks).exp())
+            return heard.masked_fill(features.hidden_bands(heard, masks), 0)
+
+
+def compressed(energy: Tensor) -> Tensor:
+    """Energy as the features have magnitudes: about zero, so that the faint counts beside the loud."""
+    return energy.clamp(min=1e-6) ** (COMPRESSION / 2) - TYPICAL
 
 
 class FrameConv(nn.Conv1d):

@@ -210,15 +210,26 @@ def draw_spec_masks(n: int, generator: torch.Generator, masks: int = 2, tilt: fl
 
 def apply_spec_masks(log_mel: Tensor, frames: Tensor, drawn: SpecMasks) -> Tensor:
     """log_mel (b, n_mels, time) with bands and stretches of time set to its mean, 0, and its bands tilted."""
-    device = log_mel.device
-    mel_axis = torch.linspace(0, 1, log_mel.shape[1], device=device)  # (n_mels,)
-    time_axis = torch.arange(log_mel.shape[2], device=device) / frames[:, None]  # (b, time)
-    waves = torch.stack([torch.cos(torch.pi * k * mel_axis) for k in (1, 2, 3)])  # (3, n_mels)
+    time_axis = torch.arange(log_mel.shape[2], device=log_mel.device) / frames[:, None]  # (b, time)
     valid = valid_mask(frames, log_mel.shape[2])[:, None]
-    tilted = log_mel + (drawn.tilt.to(device) @ waves)[:, :, None] * valid
-    mel_hidden = _inside(mel_axis.expand(len(log_mel), -1), drawn.mel_start, drawn.mel_width)  # (b, n_mels)
+    tilted = log_mel + equaliser(log_mel, drawn) * valid
     time_hidden = _inside(time_axis, drawn.time_start, drawn.time_width)  # (b, time)
-    return tilted.masked_fill(mel_hidden[:, :, None] | time_hidden[:, None], 0)
+    return tilted.masked_fill(hidden_bands(log_mel, drawn) | time_hidden[:, None], 0)
+
+
+def equaliser(mel: Tensor, drawn: SpecMasks) -> Tensor:
+    """What the drawn tilt adds to the logarithm of mel (b, n_mels, time): (b, n_mels, 1)."""
+    waves = torch.stack([torch.cos(torch.pi * k * _mel_axis(mel)) for k in (1, 2, 3)])  # (3, n_mels)
+    return (drawn.tilt.to(mel.device) @ waves)[:, :, None]
+
+
+def hidden_bands(mel: Tensor, drawn: SpecMasks) -> Tensor:
+    """Which bands of mel (b, n_mels, time) the drawn masks hide: (b, n_mels, 1) bool."""
+    return _inside(_mel_axis(mel).expand(len(mel), -1), drawn.mel_start, drawn.mel_width)[:, :, None]
+
+
+def _mel_axis(mel: Tensor) -> Tensor:
+    return torch.linspace(0, 1, mel.shape[1], device=mel.device)
 
 
 def _inside(axis: Tensor, start: Tensor, width: Tensor) -> Tensor:
