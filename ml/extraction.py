@@ -75,6 +75,7 @@ class Extractor(nn.Module):
         extracting_blocks: int | None = None,
         looks: int = 1,
         others: bool = False,
+        disguised: int = 0,
     ):
         super().__init__()
         self.others = others
@@ -88,7 +89,7 @@ class Extractor(nn.Module):
         dilations = [DILATIONS[i % len(DILATIONS)] for i in range(blocks)]
         self.shifts = [self.hop_samples * look // looks for look in range(looks)]
         self.context_frames = sum(dilations) + 4  # to each side of a frame that its answer depends on
-        self.hearing = Hearing(self.bins, sample_rate_hz)
+        self.hearing = Hearing(self.bins, sample_rate_hz, bool(disguised))
         self.encode = FrameConv(HEARD_BANDS, channels, 1)
         self.listening = nn.ModuleList(Block(channels, dilation) for dilation in dilations[:half])
         self.scores = nn.Sequential(
@@ -189,21 +190,23 @@ class Extractor(nn.Module):
 class Hearing(nn.Module):
     """Energy in mel bands, compressed, of spectra (b, bins, frames): (b, HEARD_BANDS, frames).
 
-    In training every scene is heard as from another vocal tract and through another microphone, and some bands of it
-    not at all: finer detail, and phase, would be learnt of the voices that are known.
+    Finer detail, and phase, would be learnt of the voices that are known. For the same reason, where they are
+    `disguised`, every scene is heard in training as from another vocal tract and through another microphone, and some
+    bands of it not at all.
     """
 
     bank: Tensor
 
-    def __init__(self, bins: int, sample_rate_hz: int):
+    def __init__(self, bins: int, sample_rate_hz: int, disguised: bool):
         super().__init__()
+        self.disguised = disguised
         bank = torchaudio.functional.melscale_fbanks(bins, LEAST_HZ, sample_rate_hz / 2, HEARD_BANDS, sample_rate_hz)
         self.register_buffer("bank", bank, persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
         power = spectrum.real.square() + spectrum.imag.square()
         with torch.autocast(spectrum.device.type, enabled=False):
-            if not self.training:
+            if not (self.disguised and self.training):
                 return compressed(self.bank.T @ power)
             tract = (1 + OTHER_TRACT) ** (2 * torch.rand(len(power)) - 1)
             masks = features.draw_spec_masks(len(power), torch.default_generator, tilt=OTHER_MICROPHONE)

@@ -67,6 +67,7 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
         ("training", "seed", True, "training.seed: expected int, got True"),
         ("image_classifier", "detector_batch_size", 0, "detector_batch_size: expected a number from 1 up, got 0"),
         ("image_classifier", "detector_channels", 1, "detector_channels: expected a number from 2 to 4096, got 1"),
+        ("speech_extractor", "disguised", {"quick": 0, "medium": 2, "full": 1}, "medium: expected a number from 0"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(project, section, key, value, said):

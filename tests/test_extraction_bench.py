@@ -110,6 +110,7 @@ def test_a_blind_separator_splits_two_sounds_and_is_trained_once(tmp_path):
     recipe = ExtractorRecipe(
         *(PerBudget(80, 80, 80), 16, 0.01, 0.0, "adamw", 24, 2),
         *(PerBudget(24, 24, 24), PerBudget(1, 1, 1)),  # channels and blocks that extract
+        PerBudget(0, 0, 0),  # disguised
         *(1, True),  # looks, others
         *(0.4, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip

@@ -23,6 +23,7 @@ CPU = Training("quick", "cpu", 0)
 EXTRACTOR = ExtractorRecipe(
     *(PerBudget(60, 60, 60), 16, 0.01, 0.0, "adamw", 24, 2),
     *(PerBudget(32, 32, 32), PerBudget(1, 1, 1)),  # channels and blocks that extract
+    PerBudget(0, 0, 0),  # disguised
     *(1, False),  # looks, others
     *(0.8, 0.15, 0),  # scene_s, speed_change, extra_voices
 )  # fmt: skip
@@ -545,7 +546,8 @@ out, how = Path(sys.argv[1]), Training("quick", "cpu", 0)
 training.train_image_classifier(toy_images(), image_recipe(3, 8, 2), how, out / "image", out / "notes", False)
 training.train_speech_classifier("cnn", toy_speech(), speech_recipe(2, 8), how, out / "cnn", out / "notes", False)
 small = ExtractorRecipe(
-    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), PerBudget(1, 1, 1), 1, False,
+    PerBudget(2, 2, 2), 4, 0.01, 0.0, "adamw", 8, 1, PerBudget(8, 8, 8), PerBudget(1, 1, 1), PerBudget(1, 1, 1),
+    looks=1, others=False,
     scene_s=0.8, speed_change=0.15, extra_voices=0,
 )  # fmt: skip
 training.train_speech_extractor(
@@ -568,16 +570,18 @@ def test_training_needs_torch_torchaudio_numpy_and_pyarrow_and_safetensors_alone
 
 
 TRAINING_PROCESS = """
-import sys
+import dataclasses, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from toy_models import toy_images, toy_speech
 from test_training import CPU, EXTRACTOR
 from ml import training
+from ml.config import PerBudget
+disguised = dataclasses.replace(EXTRACTOR, disguised=PerBudget(1, 1, 1))
 image_dir, out, checkpoints = map(Path, sys.argv[1:])
 training.train_speech_extractor(
-    toy_speech(), image_dir, toy_images(), EXTRACTOR, CPU, out, checkpoints, False, checkpoint_steps=5
+    toy_speech(), image_dir, toy_images(), disguised, CPU, out, checkpoints, False, checkpoint_steps=5
 )
 """
 

@@ -102,6 +102,7 @@ def toy_candidates(out: Path) -> Path:
     small = ExtractorRecipe(
         *(PerBudget(200, 200, 200), 16, 0.01, 0.0, "adamw", 24, 8),
         *(PerBudget(24, 24, 24), PerBudget(4, 4, 4)),  # channels and blocks that extract
+        PerBudget(0, 0, 0),  # disguised
         *(2, True),  # looks, others
         *(1.0, 0.15, 0),  # scene_s, speed_change, extra_voices
     )  # fmt: skip

@@ -45,6 +45,7 @@ RANGES = {
     "promotion.confidence": (0.5, 0.9999),
     "retraining.backoff": (1, 100),
     "speech_extractor.speed_change": (0, 0.15),
+    **{f"speech_extractor.disguised.{budget}": (0, 1) for budget in BUDGETS},
 }
 ORDERED = (("least_snr_db", "most_snr_db"), ("cooldown_hours", "max_cooldown_hours"))  # of one section
 

@@ -107,11 +107,13 @@ class ImageRecipe(Recipe):
 
 @dataclass(frozen=True)
 class ExtractorRecipe(Recipe):
-    """speed_change: how much faster or slower words are played in its scenes, at most, as a share."""
+    """speed_change: how much faster or slower words are played in its scenes, at most, as a share. disguised: 1 where
+    its listening half hears every scene of training as by another voice."""
 
     blocks: int
     extracting_channels: PerBudget
     extracting_blocks: PerBudget
+    disguised: PerBudget
     looks: int
     others: bool
     scene_s: float
@@ -121,7 +123,8 @@ class ExtractorRecipe(Recipe):
     def body(self, budget: str) -> dict[str, int]:
         """The extractor's own arguments at this budget."""
         own = {name: getattr(self, name) for name in ("channels", "blocks", "looks", "others")}
-        return own | {name: getattr(self, name).of(budget) for name in ("extracting_channels", "extracting_blocks")}
+        by_budget = ("extracting_channels", "extracting_blocks", "disguised")
+        return own | {name: getattr(self, name).of(budget) for name in by_budget}
 
 
 @dataclass(frozen=True)
