@@ -242,8 +242,8 @@ float32, sums are in float64 and rounded once, and `scenes.scenes_digest` gives 
   other words all the same stands below, where it was measured: one word between pauses of 0.1 s, asked for every label.
 - A scene of training is listened to once and asked for both of its words, where they differ: the first half of the
   network knows no question.
-- That half hears the energy in 64 mel bands, and in training every scene as from another vocal tract, through another
-  microphone and with some bands hidden; the half that extracts sees the spectrum as it is.
+- That half hears the energy in 64 mel bands, and in training, from medium on, every scene through another microphone
+  and with some bands hidden; the half that extracts sees the spectrum as it is.
 - Presence is judged on scenes of two seconds, by the surest moment of a recording. The longer a recording, the likelier
   some moment sounds like a word that nobody says: so minutes are measured as well, thirty mixed scenes in a row without
   the word, or with one that says it.

@@ -18,7 +18,7 @@ MASK_LIMIT = 2.0
 COMPRESSION = 0.3
 HEARD_BANDS = 64
 LEAST_HZ = 30.0
-OTHER_TRACT, OTHER_MICROPHONE = 0.1, 0.4  # a share of the frequency, and the deviation of an equaliser's widest wave
+OTHER_MICROPHONE = 0.4  # deviation of an equaliser's widest wave
 TYPICAL = 0.5  # compressed magnitude of a recording brought to `recording_gain`
 UNASKED_LOGIT = -6.0
 RARE_LOGIT = -3.0  # that a frame is a word's centre, before anything is learnt
@@ -191,8 +191,7 @@ class Hearing(nn.Module):
     """Energy in mel bands, compressed, of spectra (b, bins, frames): (b, HEARD_BANDS, frames).
 
     Finer detail, and phase, would be learnt of the voices that are known. For the same reason, where they are
-    `disguised`, every scene is heard in training as from another vocal tract and through another microphone, and some
-    bands of it not at all.
+    `disguised`, every scene is heard in training through another microphone, and some bands of it not at all.
     """
 
     bank: Tensor
@@ -206,11 +205,10 @@ class Hearing(nn.Module):
     def forward(self, spectrum: Tensor) -> Tensor:
         power = spectrum.real.square() + spectrum.imag.square()
         with torch.autocast(spectrum.device.type, enabled=False):
+            energy = self.bank.T @ power
             if not (self.disguised and self.training):
-                return compressed(self.bank.T @ power)
-            tract = (1 + OTHER_TRACT) ** (2 * torch.rand(len(power)) - 1)
-            masks = features.draw_spec_masks(len(power), torch.default_generator, tilt=OTHER_MICROPHONE)
-            energy = features.warp_bank(self.bank, tract).transpose(1, 2) @ power
+                return compressed(energy)
+            masks = features.draw_spec_masks(len(energy), torch.default_generator, tilt=OTHER_MICROPHONE)
             heard = compressed(energy * features.equaliser(energy, masks).exp())
             return heard.masked_fill(features.hidden_bands(heard, masks), 0)
 

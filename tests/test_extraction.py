@@ -83,7 +83,7 @@ def test_looks_are_taken_at_even_shares_of_a_hop_and_only_by_a_trained_extractor
     assert torch.equal(four.train()(mixture, query).estimate, one(mixture, query).estimate)
 
 
-def test_disguised_every_scene_of_training_is_heard_as_by_another_voice_and_once_trained_as_it_is():
+def test_disguised_every_scene_of_training_is_heard_through_another_microphone_and_once_trained_as_it_is():
     model = extraction.Hearing(65, RATE_HZ, disguised=True)
     scene = torch.randn(1, 65, 30, dtype=torch.complex64, generator=generator()).expand(4, -1, -1)
     plain = model.eval()(scene)

@@ -108,7 +108,7 @@ class ImageRecipe(Recipe):
 @dataclass(frozen=True)
 class ExtractorRecipe(Recipe):
     """speed_change: how much faster or slower words are played in its scenes, at most, as a share. disguised: 1 where
-    its listening half hears every scene of training as by another voice."""
+    its listening half hears every scene of training through another microphone."""
 
     blocks: int
     extracting_channels: PerBudget
