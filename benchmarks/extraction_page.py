@@ -42,7 +42,7 @@ def write(folder: Path) -> None:
     records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     former = {name: record for name, record in records.items() if record.get("former")}
     present = {name: record for name, record in records.items() if name not in former}
-    shown = present or former
+    shown = dict(sorted((present or former).items(), key=lambda item: item[1]["left_out"] or ""))  # nobody first
     parts = [DEFINITION, _goals(shown), *(_measured(name, record) for name, record in shown.items())]
     parts += [_bodies(folder / "extraction_bodies.json"), _tries(folder / "extraction_tries.csv")]
     if present and former:
