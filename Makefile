@@ -1,4 +1,4 @@
-# make run | test | ui | serve | reports | bench | demo-drift | lint; words such as SOURCE=mnist-fsdd pass on as environment.
+# make run | test | ui | serve | reports | bench | demo-drift | lint | lock; words such as SOURCE=mnist-fsdd pass on as environment.
 PYTHON ?= python3
 ifdef SOURCE
 export SEEHEAR_SOURCE := $(SOURCE)
@@ -31,8 +31,8 @@ export BENTOML_DO_NOT_TRACK := True
 export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 export DAGSTER_DISABLE_TELEMETRY := yes
-# Threads of torch that wait for each other look out for so long before they sleep; by default so much longer that a core
-# which other work has taken slows everything down twentyfold.
+# How long a waiting OpenMP thread spins before it sleeps: by default so long that training takes twenty times as long where
+# other work has one of the cores.
 export GOMP_SPINCOUNT ?= 20000
 BIN := .venv/bin
 

@@ -18,7 +18,6 @@ BASELINE_NAMES = {
     "constant_mask": "a constant mask",
     "energy_gate": "gating by energy",
     "audio_only": "audio only (the word heard most surely)",
-    "audio_only_uniform": "audio only, as before (a picture that says nothing)",
     "separate_then_recognise": "ask for the two surest words, then recognise",
     "blind_separation": "separate, then recognise",
 }
@@ -42,12 +41,12 @@ def write(folder: Path) -> None:
     records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     former = {name: record for name, record in records.items() if record.get("former")}
     present = {name: record for name, record in records.items() if name not in former}
-    shown = dict(sorted((present or former).items(), key=lambda item: item[1]["left_out"] or ""))  # nobody first
+    shown = dict(sorted(present.items(), key=lambda item: item[1]["left_out"] or ""))  # nobody left out comes first
     parts = [DEFINITION, _goals(shown), *(_measured(name, record) for name, record in shown.items())]
     parts += [_bodies(folder / "extraction_bodies.json"), _tries(folder / "extraction_tries.csv")]
-    if present and former:
-        parts += [FORMER, _goals(former), *(_measured(name, record) for name, record in former.items())]
-    if records:
+    if former:
+        parts += [FORMER, _goals(former)]
+    if shown:
         name, record = next(iter(shown.items()))
         _plot(record["extraction"], folder / "extraction-systems.png")
         parts.insert(2, f"![Mean and interval of every system: {name}](extraction-systems.png)")
@@ -208,8 +207,8 @@ def _plot(found: dict, file: Path) -> None:
 FORMER = """
 ## By former recipes
 
-Not measured anew since something changed that is said with each. The budgets had other numbers of steps, or the
-extractor another body.
+Not measured anew since the recipe changed: the budgets had other numbers of steps, or the extractor another body. What
+each was, and every figure, stands in extraction.json.
 """
 
 DEFINITION = f"""
@@ -259,6 +258,5 @@ then recognise* (`blind_separation` in the JSON) has a separator of the same bod
 what to look for (permutation invariant training, arXiv 1607.00325); the speech classifier chooses between its two
 sounds, and is told where the word is. It is trained with `--blind`. *Ask for the two surest words*
 (`separate_then_recognise`) is no opponent but this extractor used the other way round: it takes out the two words that
-it hears most surely and lets the classifier choose, so it ties wherever the picture is recognised. *As before* stands
-where audio only asked with equal shares for every label.
+it hears most surely and lets the classifier choose, so it ties wherever the picture is recognised.
 """
