@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--scenes", type=int, help="in each bucket; evaluation.scenes of the budget without it")
     parser.add_argument("--page", action="store_true", help="only write docs/extraction.md from docs/extraction.json")
     asked = parser.parse_args(arguments)
+    if asked.scenes is not None and asked.scenes < 1:
+        parser.error(f"--scenes {asked.scenes}: expected at least 1")
     if asked.extra_voices is not None and not asked.leave_out:
         parser.error("--extra-voices: expected --leave-out as well; without it nothing is trained")
     settings = with_extra_voices(load_settings(), asked.extra_voices)

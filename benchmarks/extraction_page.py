@@ -4,13 +4,12 @@ import csv
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from benchmarks.unknown import VOICES
 from ml import scenes
+from ml.evaluation.plots import save
+from ml.files import whole_file
 
 ORACLE_NAMES = {"irm": "ideal ratio mask", "psm": "phase-sensitive mask", "complex": "complex mask, at most 2"}
 BASELINE_NAMES = {
@@ -50,7 +49,8 @@ def write(folder: Path) -> None:
         name, record = next(iter(shown.items()))
         _plot(record["extraction"], folder / "extraction-systems.png")
         parts.insert(2, f"![Mean and interval of every system: {name}](extraction-systems.png)")
-    (folder / "extraction.md").write_text("\n".join(part.strip() + "\n" for part in parts), encoding="utf-8")
+    with whole_file(folder / "extraction.md") as new:
+        new.write_text("\n".join(part.strip() + "\n" for part in parts), encoding="utf-8")
 
 
 def _measured(name: str, record: dict) -> str:
@@ -142,6 +142,8 @@ def _reached(record: dict, key: str, goal: float, less: bool) -> str:
     if value is None:
         return "not measured"
     shown = f"{value:.{4 if value >= 10 else 3}g}"
+    if float(shown) == goal != value:
+        shown = f"{value:.4g}"  # so that it is seen whether the goal was reached
     if interval := found.get(f"{key}_ci95"):
         shown += f" [{interval[0]:.3g}, {interval[1]:.3g}]"
     return shown + ("" if (value <= goal if less else value >= goal) else " (not reached)")
@@ -189,7 +191,8 @@ def _plot(found: dict, file: Path) -> None:
     """Mean improvement of every system with its interval."""
     systems = {"SeeHear": found["si_sdr_improvement_db"]["full_overlap"]}
     systems |= {BASELINE_NAMES[key]: value for key, value in found["baselines"].items()}
-    figure, axes = pyplot.subplots(figsize=(7, 3))
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
     for place, value in enumerate(systems.values()):
         low, high = value["mean_ci95"]
         axes.errorbar(value["mean"], place, xerr=[[value["mean"] - low], [high - value["mean"]]], fmt="o", capsize=3)
@@ -199,9 +202,7 @@ def _plot(found: dict, file: Path) -> None:
             axes.text(value, 1.02, key.upper(), ha="center", fontsize=8, transform=axes.get_xaxis_transform())
     axes.set_yticks(range(len(systems)), list(systems))
     axes.set_xlabel("SI-SDR improvement (dB), full overlap, 95 % interval")
-    figure.tight_layout()
-    figure.savefig(file, dpi=110)
-    pyplot.close(figure)
+    save(figure, file)
 
 
 FORMER = """
@@ -256,7 +257,7 @@ interval lies wholly above its. Intervals resample scenes, which share a few hun
 voices they would be wider. *Audio only* has no picture and takes out the word that it hears most surely. *Separate,
 then recognise* (`blind_separation` in the JSON) has a separator of the same body, recipe and steps that is never told
 what to look for (permutation invariant training, arXiv 1607.00325); the speech classifier chooses between its two
-sounds, and is told where the word is. It is trained with `--blind`. *Ask for the two surest words*
+sounds, and is told where the word is; it is the CNN throughout. It is trained with `--blind`. *Ask for the two surest words*
 (`separate_then_recognise`) is no opponent but this extractor used the other way round: it takes out the two words that
-it hears most surely and lets the classifier choose, so it ties wherever the picture is recognised.
+it hears most surely and lets the classifier choose, so it ties where both are words of the scene, as for known voices.
 """

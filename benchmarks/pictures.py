@@ -27,6 +27,7 @@ from ml.evaluation.metrics import wilson_interval
 from ml.evaluation.objects import object_figures
 from ml.files import whole_file, write_json
 from ml.predictor.classifying import PictureClassifier
+from ml.training.loop import code_digest
 
 BEGIN, END = "<!-- written by `python -m benchmarks pictures` -->", "<!-- end -->"
 ACCURACY_GOAL, OBJECTS_GOAL, SECONDS_GOAL = 0.9975, 0.98, 15.0
@@ -57,7 +58,8 @@ def measure(settings: Settings, paths: Paths, seeds: Sequence[int], file: Path) 
     for seed in seeds:
         name, known = f"{paths.source}, {budget}, seed {seed}", read(file)
         if known.get(name, {}).get("recipe") != about["recipe"]:
-            folder = paths.var / "benchmarks" / "pictures" / f"{about['recipe']}-{seed}"
+            made_by = code_digest()[:8]
+            folder = paths.var / "benchmarks" / "pictures" / f"{about['recipe']}-{made_by}-{seed}"
             found = _one_seed(settings, images, seed, folder)
             write_json(file, {**known, name: {**about, "seed": seed, "machine": machine(), **found}})
     name, known, fast = f"{paths.source}, to 99 %", read(file), _digest(images, dataclasses.asdict(recipe) | FAST)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ml import features, unknowns
 from ml.detection import pair_iou, resampling
 
-INK_SHARE = 0.35  # of a picture's strongest contrast; as in predictor.locating
+INK_SHARE = 0.35  # of a picture's strongest contrast; as in predictor.boxes
 PLAIN_SHARE, PLAIN_SPREAD = 0.6, 0.1  # on plain ground so many of a border's pixels are as near to their median
 OPAQUE = 0.2  # contrast from which a coloured thing on plain ground hides what is behind it
 TRIES = 12  # places that are tried for an object
@@ -71,10 +71,12 @@ class Stock:
 
 
 def stock_of(pixels: Tensor, labels: Tensor) -> Stock:
-    parts = [_cut_out(features.to_pictures(part)) for part in pixels.split(1024)]
-    plain = torch.cat([found[2] for found in parts])
-    boxes = torch.cat([ink_boxes(alpha) for alpha, _, _ in parts])
-    return Stock(pixels, boxes, labels.to(pixels.device), bool(plain.float().mean() > 0.5))
+    boxes, plain = [], []
+    for part in pixels.split(1024):
+        alpha, _, on_plain = _cut_out(features.to_pictures(part))
+        boxes.append(ink_boxes(alpha))
+        plain.append(on_plain)
+    return Stock(pixels, torch.cat(boxes), labels.to(pixels.device), bool(torch.cat(plain).float().mean() > 0.5))
 
 
 def window_of(stock: Stock) -> float:

@@ -66,20 +66,6 @@ def apply_affine(pictures: Tensor, maps: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def unknown_pictures(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures of nothing known like `pictures` (b, c, h, w): blank, fine or coarse noise, or patch-shuffled."""
-    b, device = len(pictures), pictures.device
-    level = torch.rand(b, 1, 1, 1, generator=generator).to(device)
-    contrast = torch.rand(b, 1, 1, 1, generator=generator).to(device)
-    noise = torch.rand(tuple(pictures.shape), generator=generator).to(device) - 0.5
-    coarse = F.interpolate(F.avg_pool2d(noise, 2, ceil_mode=True) * 2, size=pictures.shape[-2:])
-    kind = torch.randint(4, (b, 1, 1, 1), generator=generator).to(device)
-    blank = level + 0.05 * contrast * noise
-    grainy = level + contrast * torch.where(kind == 1, noise, coarse)
-    made = torch.where(kind == 0, blank, torch.where(kind == 3, shuffle_patches(pictures, generator), grainy))
-    return normalise_polarity(made.clamp(0, 1))
-
-
 def shuffle_patches(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures (b, c, h, w) whose 4 x 4 patches stand in random order: the same ink, no longer the same thing.
 

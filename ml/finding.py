@@ -56,7 +56,7 @@ class Detector:
         assert model.detector is not None
         self._model, self._finder, self._device = model, model.detector, device
         self._side, self._temperature = card["arguments"]["side"], card["temperature"]
-        self._channels, self._how = card["arguments"]["channels_in"], card["detector"]
+        self._how = card["detector"]
 
     def looks_at(self, pixels: np.ndarray) -> bool:
         """Whether a picture is large enough to hold more than one object, and the finder good enough to be asked."""
@@ -82,7 +82,7 @@ class Detector:
         sure = (slope * torch.logit(scores.double(), eps=1e-6) + offset).sigmoid()
         to_own = np.array([pixels.shape[1] / picture.shape[2], pixels.shape[0] / picture.shape[1]] * 2)
         found = Found(boxes.cpu().double().numpy() * to_own, sure.cpu().numpy(), posteriors.cpu().numpy())
-        return found.leniently(self._how.get("unknown_share", 1.0))
+        return found.leniently(self._how["unknown_share"])
 
     def _picture(self, pixels: np.ndarray) -> Tensor:
         """(c, h, w) in [0, 1], of one polarity, and no larger than objects are cut from."""

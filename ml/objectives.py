@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 1e-8
+LIMIT_DB = 60.0  # of the SI-SDR
 ABSENCE_SHARE = 0.1
 
 
@@ -44,17 +45,24 @@ def separation_loss(estimate: Tensor, target: Tensor, mixture: Tensor, present: 
     return torch.where(present, snr_loss(estimate, target), ABSENCE_SHARE * absence_loss(estimate, mixture)).mean()
 
 
-def detection_loss(logits: Tensor, truth: Tensor) -> Tensor:
+def presence_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Binary cross entropy of logits of presence or activity and the truth, both of one shape."""
     return F.binary_cross_entropy_with_logits(logits.float(), truth.float())
 
 
 def si_sdr_db(estimate: Tensor, target: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio (b,) in dB of waveforms (b, samples) (arXiv 1811.02508, section 2)."""
+    """Scale-invariant signal-to-distortion ratio in dB of waveforms (..., samples), held within ±LIMIT_DB.
+
+    The means are left in. A silent estimate scores the lower limit; a silent target has no ratio and raises ValueError.
+    Source: Le Roux et al. 2019 (arXiv 1811.02508), section 2.
+    """
     estimate, target = estimate.double(), target.double()
-    scale = (estimate * target).sum(1, keepdim=True) / (target.square().sum(1, keepdim=True) + 1e-20)
-    wanted, rest = scale * target, estimate - scale * target
-    return 10 * torch.log10((wanted.square().sum(1) + 1e-20) / (rest.square().sum(1) + 1e-20))
+    energy = target.square().sum(-1, keepdim=True)
+    if (energy == 0).any():
+        raise ValueError("the SI-SDR against a silent target is undefined")
+    wanted = (estimate * target).sum(-1, keepdim=True) / energy * target
+    ratio = wanted.square().sum(-1) / (estimate - wanted).square().sum(-1)  # 0 / 0 where the estimate is silent
+    return (10 * torch.log10(ratio)).nan_to_num(-LIMIT_DB).clamp(-LIMIT_DB, LIMIT_DB)
 
 
 def roc_auc(scores: Tensor, truth: Tensor) -> float:

@@ -15,13 +15,27 @@ SHARPEST_CLOUD = 6.0  # times as much contrast; what is clipped has edges
 
 def draw_unknowns(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """As many pictures (b, c, h, w) in [0, 1] of nothing known, of the size of `pictures`: a third of scribbles or
-    clouds, the rest `features.unknown_pictures`; grey ones are dark around the edge."""
+    clouds, the rest `noise_or_shuffled`; grey ones are dark around the edge."""
     count = len(pictures) // 3
-    made = features.unknown_pictures(pictures[count:], generator)
+    made = noise_or_shuffled(pictures[count:], generator)
     if not count:
         return made
     shown = [scribbles(pictures[: count - count // 3], generator), clouds(pictures[: count // 3], generator)]
     return torch.cat((*shown, made))
+
+
+def noise_or_shuffled(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures of nothing known like `pictures` (b, c, h, w): blank, fine or coarse noise, or patch-shuffled."""
+    b, device = len(pictures), pictures.device
+    level = torch.rand(b, 1, 1, 1, generator=generator).to(device)
+    contrast = torch.rand(b, 1, 1, 1, generator=generator).to(device)
+    noise = torch.rand(tuple(pictures.shape), generator=generator).to(device) - 0.5
+    coarse = F.interpolate(F.avg_pool2d(noise, 2, ceil_mode=True) * 2, size=pictures.shape[-2:])
+    kind = torch.randint(4, (b, 1, 1, 1), generator=generator).to(device)
+    blank = level + 0.05 * contrast * noise
+    grainy = level + contrast * torch.where(kind == 1, noise, coarse)
+    made = torch.where(kind == 0, blank, torch.where(kind == 3, features.shuffle_patches(pictures, generator), grainy))
+    return features.normalise_polarity(made.clamp(0, 1))
 
 
 def scribbles(like: Tensor, generator: torch.Generator) -> Tensor:

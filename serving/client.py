@@ -80,10 +80,22 @@ def ask(url: str, picture: bytes, recording: bytes) -> dict:
 
 
 def _post(address: str, files: dict) -> dict:
-    answer = requests.post(address, files=files, timeout=60)
+    with direct() as session:
+        answer = session.post(address, files=files, timeout=60)
+    try:
+        body = answer.json()
+    except requests.JSONDecodeError:
+        raise UserError(f"{address}: {answer.status_code}: expected JSON, got {answer.text[:60]!r}") from None
     if answer.status_code >= 400:
-        raise UserError(f"{address}: {answer.status_code}: {answer.json()['error']['message']}")
-    return answer.json()
+        raise UserError(f"{address}: {answer.status_code}: {body['error']['message']}")
+    return body
+
+
+def direct() -> requests.Session:
+    """A session for addresses of this machine, which no proxy that the environment names can reach."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def free_port() -> int:
@@ -142,12 +154,13 @@ def _await_ready(url: str, process: subprocess.Popen, log, start_s: float) -> No
 def _readiness(url: str) -> tuple[bool, str | None]:
     """Whether the service is ready, and why it never will be."""
     try:
-        answer = requests.get(f"{url}/readyz", timeout=5)
-    except requests.RequestException:  # nothing listens yet
+        with direct() as session:
+            answer = session.get(f"{url}/readyz", timeout=5)
+        if answer.status_code == 200:
+            return True, None
+        error = answer.json()["error"]
+    except requests.RequestException:  # nothing listens yet, or what does is not ours
         return False, None
-    if answer.status_code == 200:
-        return True, None
-    error = answer.json()["error"]
     return False, error["message"] if error["code"] == "model_refused" else None
 
 

@@ -64,6 +64,8 @@ def test_the_environment_overrides_the_file(project, monkeypatch):
         ("image_classifier", "batch_size", 0, "image_classifier.batch_size: expected a number from 1 up, got 0"),
         ("data", "test_share", 0.8, "data.validation_share + gate_share + test_share: expected less than 1"),
         ("data", "gate_share", 0, "data.gate_share: expected a number above 0, got 0"),
+        ("data", "image_side", 0, "data.image_side: expected a number from 8 to 512, got 0"),
+        ("data", "sample_rate_hz", 16, "data.sample_rate_hz: expected a number from 4000 to 192000, got 16"),
         ("training", "seed", True, "training.seed: expected int, got True"),
         ("image_classifier", "detector_batch_size", 0, "detector_batch_size: expected a number from 1 up, got 0"),
         ("image_classifier", "detector_channels", 1, "detector_channels: expected a number from 2 to 4096, got 1"),

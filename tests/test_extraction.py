@@ -216,7 +216,7 @@ def test_swapping_the_picture_swaps_the_word():
     for _ in range(60):
         output = model(mixture, query)
         loss = objectives.separation_loss(output.estimate, target, mixture, present)
-        loss = loss + objectives.detection_loss(output.presence_logits, present)
+        loss = loss + objectives.presence_loss(output.presence_logits, present)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml import features
+from ml import features, unknowns
 
 RATE_HZ = 8000
 
@@ -53,7 +53,7 @@ def test_affine_maps_move_pictures_by_no_more_than_their_range():
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (28, 1), (30, 3)])
 def test_pictures_of_nothing_known_keep_shape_and_range(side, channels):
-    made = features.unknown_pictures(torch.rand(9, channels, side, side, generator=generator()), generator())
+    made = unknowns.noise_or_shuffled(torch.rand(9, channels, side, side, generator=generator()), generator())
     assert made.shape == (9, channels, side, side)
     assert made.min() >= 0
     assert made.max() <= 1
@@ -142,7 +142,7 @@ def test_the_same_seed_draws_the_same_augmentation():
     assert not torch.equal(once.tilt, other.tilt)
     pictures = features.to_pictures(pixels())
     assert torch.equal(
-        features.unknown_pictures(pictures, generator(1)), features.unknown_pictures(pictures, generator(1))
+        unknowns.noise_or_shuffled(pictures, generator(1)), unknowns.noise_or_shuffled(pictures, generator(1))
     )
 
 
@@ -150,7 +150,7 @@ def test_augmentation_leaves_its_input_alone():
     pictures = features.to_pictures(pixels())
     kept = pictures.clone()
     features.apply_affine(pictures, features.draw_affine(6, features.AffineRange(), generator()))
-    features.unknown_pictures(pictures, generator())
+    unknowns.noise_or_shuffled(pictures, generator())
     clip = torch.randn(1, 2000, generator=generator())
     before = clip.clone()
     mel, frames = features.LogMel(RATE_HZ)(clip)

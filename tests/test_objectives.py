@@ -70,10 +70,10 @@ def test_separation_loss_has_finite_gradients_for_silent_targets():
     assert torch.isfinite(estimate.grad).all()
 
 
-def test_the_detection_loss_rewards_the_truth():
+def test_the_presence_loss_rewards_the_truth():
     truth = torch.tensor([[True, False, True]])
     right, wrong = torch.tensor([[3.0, -3.0, 3.0]]), torch.tensor([[-3.0, 3.0, -3.0]])
-    assert objectives.detection_loss(right, truth) < 0.1 < 3 - 0.1 < objectives.detection_loss(wrong, truth)
+    assert objectives.presence_loss(right, truth) < 0.1 < 3 - 0.1 < objectives.presence_loss(wrong, truth)
 
 
 def test_smoothing_makes_certainty_dear():

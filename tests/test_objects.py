@@ -225,14 +225,6 @@ def test_one_found_thing_answers_for_the_picture_unless_it_is_most_of_what_is_dr
         assert answer.probabilities[label] == pytest.approx(see([pixels])[0][0][0])
 
 
-def test_a_card_from_before_there_was_an_unknown_share_answers_as_it_did(see, monkeypatch):
-    scene = np.zeros((120, 120, see.card["channels"]), np.uint8)
-    monkeypatch.setitem(see._detector._how, "unknown_share", 1.0)
-    now = see._detector(scene).posteriors
-    monkeypatch.delitem(see._detector._how, "unknown_share")
-    assert np.array_equal(see._detector(scene).posteriors, now)
-
-
 def test_a_model_without_a_finder_still_answers(tmp_path):
     model = models.ImageCNN(classes=3, side=14, channels_in=1, channels=8)
     card = {"kind": "image_cnn", "arguments": {"classes": 3, "side": 14, "channels_in": 1, "channels": 8}}

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from ml import media
 from ml.config import UserError
 from ml.predictor import Interval, Predictor, models_digest, verify_bundle, write_bundle
+from ml.predictor.boxes import ink_box
 from ml.predictor.bundle import PARTS, read_goldens
-from ml.predictor.locating import ink_box, located, told
+from ml.predictor.spans import located, told
 
 RATE_HZ = tones.RATE_HZ
 

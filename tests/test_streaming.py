@@ -15,8 +15,8 @@ from ml.config import UserError
 from ml.extraction import Extractor
 from ml.models import save_model
 from ml.predictor import Interval, Predictor, Word, separating, streaming
-from ml.predictor.locating import SpanTracker, located, told
 from ml.predictor.separating import Separator
+from ml.predictor.spans import SpanTracker, located, told
 from ml.predictor.streaming import BLOCK_SAMPLES, TOLD_WITHIN_S, Sound, SurestStretch, of_length, pieces, resampled
 
 RATE_HZ = tones.RATE_HZ

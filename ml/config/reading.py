@@ -39,12 +39,15 @@ AT_LEAST_ONE = (  # wherever they stand
     *("batch_size", "detector_batch_size", "channels", "blocks", "looks"),
     *("quick", "medium", "full", "bootstrap"),
 )
+AUGMENTED = ("noise_share", "room_share")  # of the clips, which may be all
 LAST_SEED = 2**32 - 1
 RANGES = {
     "image_classifier.detector_channels": (2, 4096),
     "promotion.confidence": (0.5, 0.9999),
     "retraining.backoff": (1, 100),
     "speech_extractor.speed_change": (0, 0.15),
+    "data.image_side": (8, 512),
+    "data.sample_rate_hz": (4000, 192_000),
     **{f"speech_extractor.disguised.{budget}": (0, 1) for budget in BUDGETS},
 }
 ORDERED = (("least_snr_db", "most_snr_db"), ("cooldown_hours", "max_cooldown_hours"))  # of one section
@@ -72,9 +75,8 @@ def load_settings(root: Path | None = None) -> Settings:
     return _build(Settings, tree, "", str(file))
 
 
-def load_paths(settings: Settings | None = None, root: Path | None = None) -> Paths:
-    root = root or project_root()
-    return Paths(root, (settings or load_settings(root)).data.source)
+def load_paths(settings: Settings | None = None) -> Paths:
+    return Paths(project_root(), (settings or load_settings()).data.source)
 
 
 def _number(text: str, name: str) -> int:
@@ -129,8 +131,10 @@ def _in_range(value, where: str, file: str):
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
     if where in POSITIVE and not value:
         raise UserError(f"{file}: {where}: expected a number above 0, got {value!r}")
-    if (bounds := RANGES.get(where)) and not bounds[0] <= value <= bounds[1]:
+    if (bounds := RANGES.get(where)) and value is not None and not bounds[0] <= value <= bounds[1]:
         raise UserError(f"{file}: {where}: expected a number from {bounds[0]:g} to {bounds[1]:g}, got {value!r}")
-    if where.endswith(("_share", "extra_voices")) and not 0 <= value < 1:
+    if where.endswith(AUGMENTED) and value > 1:
+        raise UserError(f"{file}: {where}: expected a share from 0 to 1, got {value!r}")
+    if where.endswith(("_share", "extra_voices")) and not where.endswith(AUGMENTED) and value >= 1:
         raise UserError(f"{file}: {where}: expected a share from 0 up to 1, got {value!r}")
     return value

@@ -56,7 +56,7 @@ class Scored:
 
     def interval(self, rounds: int, seed: int) -> list[float] | None:
         """95 % bootstrap interval of the figure; None where it has none."""
-        if self.figure() is None or rounds < 1:
+        if self.figure() is None:
             return None
         rng, n = np.random.default_rng(seed), len(self)
         rounds = rounds if self.positive is None else min(rounds, AUC_ROUNDS)

@@ -79,8 +79,7 @@ def _test_figures(report: Mapping, chosen: str) -> list[dict]:
     for overlap, one in report["extraction"]["si_sdr_improvement_db"].items():
         if one:
             name = f"si_sdr_improvement_db, {overlap.replace('_', ' ')}"
-            interval = one["mean_ci95"] or NOT_MEASURED
-            rows.append({"figure": name, "value": one["mean"], "interval": interval, "n": one["n"]})
+            rows.append({"figure": name, "value": one["mean"], "interval": one["mean_ci95"], "n": one["n"]})
     return [row | {key: NOT_MEASURED for key in ("value", "interval") if row[key] is None} for row in rows]
 
 

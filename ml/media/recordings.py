@@ -21,6 +21,7 @@ FORMATS = "WAV, FLAC, OGG or MP3"
 BLOCK_SAMPLES = 1 << 16  # of all channels together
 CANCELLED = 1e-4  # of the power of the channels: what their mean has left where one is the other upside down
 HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
+MOST_STEPS = 50_000  # of the two rates without what they share: up to here the filter costs next to nothing
 KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares is too narrow
 UNKNOWN_FORMAT = 1  # of libsndfile's codes
 WAVE_HEAD_BYTES = 44
@@ -138,13 +139,15 @@ def to_int16(waveform: np.ndarray) -> np.ndarray:
 def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """Resample float (samples,) by a polyphase filter, computed in float64.
 
-    Returns float32 (ceil(samples * to_hz / from_hz),).
+    Returns float32 (ceil(samples * to_hz / from_hz),). Raises UserError where high rates share next to no factor.
     """
     if from_hz == to_hz:
         return np.asarray(waveform, np.float32)
+    up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
+    if max(up, down) > MOST_STEPS:
+        raise UserError(f"recording: {max(from_hz, to_hz)} Hz, expected a common sample rate")
     from scipy.signal import resample_poly  # a second to import, and most who decode never resample
 
-    up, down = to_hz // gcd(from_hz, to_hz), from_hz // gcd(from_hz, to_hz)
     return resample_poly(np.asarray(waveform, np.float64), up, down, window=_lowpass(max(up, down))).astype(np.float32)
 
 

@@ -16,7 +16,7 @@ from ml.features import LogMel, to_pictures
 from ml.finding import Detector
 from ml.models import ImageCNN, SpeechNet
 from ml.predictor.answers import Picture, PicturedObject
-from ml.predictor.locating import area, fills, ink_box, whole_box
+from ml.predictor.boxes import area, fills, ink_box, whole_box
 
 IMAGE_KINDS = {"image_cnn": ImageCNN}
 SPEECH_KINDS = {f"speech_{kind}": model for kind, model in models.SPEECH_MODELS.items()}

@@ -14,8 +14,8 @@ from ml.extraction import query_of
 from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
-from ml.predictor.locating import SpanTracker, located, told
 from ml.predictor.separating import Separated, Separator
+from ml.predictor.spans import SpanTracker, located, told
 from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
 from ml.spotting import FIRST_SCORE
 

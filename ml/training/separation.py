@@ -151,8 +151,8 @@ def scene_loss(
         spans, said = batch.spans / hop_samples, numbers[batch.labels]
         return (
             objectives.separation_loss(output.estimate, batch.target, batch.mixture[batch.scene], batch.present)
-            + PRESENCE_WEIGHT * objectives.detection_loss(output.word_presence, active.any(2))
-            + ACTIVITY_WEIGHT * objectives.detection_loss(output.word_places[:, :, 3], active)
+            + PRESENCE_WEIGHT * objectives.presence_loss(output.word_presence, active.any(2))
+            + ACTIVITY_WEIGHT * objectives.presence_loss(output.word_places[:, :, 3], active)
             + SPOTTING_WEIGHT * spotting.spotting_loss(output.word_places, spans, said)
         )
 

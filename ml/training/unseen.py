@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from ml.datasets import SpeechSet
 
 LEFT_OUT = "left_out"
-MOST = 2
 
 
-def speakers_to_leave_out(speech: SpeechSet, wanted: Sequence[str], most: int = MOST) -> list[str]:
-    """Up to `most` speakers: those `wanted` that can be spared, else the first ones by name that can.
+def speakers_to_leave_out(speech: SpeechSet, wanted: Sequence[str]) -> list[str]:
+    """Those `wanted` that can be spared, else the first two by name that can.
 
     None where the test split has speakers that neither train nor validation know. A speaker can be spared when train
     still says every class without them and validation is not empty.
@@ -34,7 +33,7 @@ def speakers_to_leave_out(speech: SpeechSet, wanted: Sequence[str], most: int = 
     if {str(group) for group in speech.where("test").group} - heard - {""}:
         return []
     spared = [group for group in sorted(heard) if _can_be_spared(speech, group)]
-    return ([group for group in wanted if group in spared] or spared)[:most]
+    return [group for group in wanted if group in spared] or spared[:2]
 
 
 def without_speaker(speech: SpeechSet, speaker: str) -> SpeechSet:
