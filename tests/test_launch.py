@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import dagster as dg
 import pytest
+import torch
 
 from ml.config import UserError
 from ml.files import turn_at
-from orchestration.assets.common import in_turn
+from orchestration.assets.common import in_turn, use_free_cores
 from orchestration.launch import _alone, _run, due_assets, stopped_at
 from orchestration.progress import progress_logger
 from orchestration.resources import CODE, Project
@@ -130,6 +131,23 @@ def test_what_writes_models_waits_for_another_that_does(tmp_path):
             assert not held
         waiting.result(timeout=30)
     assert held
+
+
+@pytest.mark.parametrize(("told", "threads"), [("", 1), ("2", 2)])
+def test_beside_busy_processes_a_training_takes_one_thread_unless_told_how_many(monkeypatch, told, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    spinning = [sys.executable, "-c", "import time\nwhile time.process_time() < 20: pass"]
+    busy = [subprocess.Popen(spinning) for _ in os.sched_getaffinity(0)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        use_free_cores()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_an_interrupted_run_ends_as_stopped_and_not_as_a_fault_of_the_step():

@@ -327,6 +327,7 @@ def finish(run: Run, trained: Trained, out: Path, card: dict) -> dict:
         "train_s": round(trained.seconds, 2),
         "parameters": models.count_parameters(trained.model),
         "device": run.device.type,
+        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
     card = models.save_model(out, trained.model, card)
