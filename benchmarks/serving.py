@@ -56,7 +56,7 @@ def compare(paths: Paths) -> Iterator[tuple[str, str, str]]:
     with ExitStack() as running:
         asks = {"direct": direct}
         log = running.enter_context(tempfile.TemporaryDirectory())  # answers are logged, but not among the real ones
-        own = {"SEEHEAR_LOG": f"{log}/prediction_log", "SEEHEAR_DEVICE": "cpu"}  # as all others here
+        own = {"SEEHEAR_LOG": log, "SEEHEAR_DEVICE": "cpu"}  # as all others here
         url = running.enter_context(client.serve(bento, paths, env=own, workers=workers))
         asks["ours"] = _asker(url, picture, recording)
         for name in PEERS:

@@ -213,16 +213,16 @@ def _link(source: Path, target: Path) -> bool:
 def log_folders() -> tuple[Path | None, Path | None]:
     """Folders of the prediction log and of the feedback.
 
-    SEEHEAR_LOG names the prediction log's folder, feedback lies beside it; else both lie in `var` under SEEHEAR_ROOT.
+    Both lie in the folder that SEEHEAR_LOG names, else in `var` under SEEHEAR_ROOT.
     Where neither is set (a Bento served on its own) nothing is kept: None, None.
     """
     if named := os.environ.get("SEEHEAR_LOG"):
-        log = Path(named).resolve()
+        folder = Path(named).resolve()
     elif root := os.environ.get("SEEHEAR_ROOT"):
-        log = Path(root).resolve() / "var" / "prediction_log"
+        folder = Path(root).resolve() / "var"
     else:
         return None, None
-    return log, log.parent / "feedback"
+    return folder / "prediction_log", folder / "feedback"
 
 
 def measured(pixels=None, waveform=None, rate_hz: int = 0) -> dict:
