@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +20,7 @@ logger = logging.getLogger("seehear.log")
 MEDIA = "media"
 KINDS = ("image", "audio")
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+OURS = re.compile(r"[0-9a-f]{32}\.(image|audio)|\.[0-9a-f]{32}\.(image|audio)\.new")  # the latter: cut short by a kill
 
 
 class KeptMedia:
@@ -71,7 +71,9 @@ class KeptMedia:
             if day > today + timedelta(days=1):
                 _merge(folder, self.folder / f"date={today}")
             elif day <= today - timedelta(days=self.days):
-                shutil.rmtree(folder)
+                for file in _ours(folder):
+                    file.unlink(missing_ok=True)
+                _remove_if_empty(folder)
 
 
 def _today() -> date:
@@ -88,6 +90,16 @@ def _days(folder: Path) -> Iterator[tuple[Path, date]]:
 
 def _merge(folder: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
-    for file in folder.iterdir():
+    for file in _ours(folder):
         file.replace(target / file.name)
-    folder.rmdir()
+    _remove_if_empty(folder)
+
+
+def _ours(folder: Path) -> list[Path]:
+    """What was written here; whatever else somebody put into the folder stays as it is."""
+    return [file for file in folder.iterdir() if OURS.fullmatch(file.name)]
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
