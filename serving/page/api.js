@@ -1,5 +1,6 @@
 // The public API: one function per call the page makes. What goes wrong becomes a Fault that says what to tell people.
 
+import { isKnown } from "./i18n.js";
 import { askForToken, forgetToken, heldToken } from "./token.js";
 
 const ROOT = new URL("..", document.baseURI);
@@ -85,9 +86,10 @@ async function faultOf(response) {
   const after = Number(response.headers.get("Retry-After") ?? NaN);
   const more = { status: response.status, retryAfterS: Number.isFinite(after) ? after : null };
   const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
-  const said = isJson ? (await response.json()).error?.message : null; // a proxy answers in its own form
-  if (!said) return new Fault("odd", { status: response.status }, more);
-  return new Fault("", { message: said[0].toUpperCase() + said.slice(1) }, more);
+  const { code, message } = (isJson && (await response.json()).error) || {}; // a proxy answers in its own form
+  if (!message) return new Fault("odd", { status: response.status }, more);
+  if (isKnown(code)) return new Fault(code, { most: /[\d.]+ [kM]B/.exec(message)?.[0] }, more);
+  return new Fault("", { message: message[0].toUpperCase() + message.slice(1) }, more);
 }
 
 function serviceMs(response) {

@@ -1,7 +1,7 @@
 // The try-it page: a client of the public API and of nothing else. Here its parts are put together.
 
 import { Fault } from "./api.js";
-import { ask, setUpAsking, showFault } from "./ask.js";
+import { ask, forgetFault, setUpAsking, showFault } from "./ask.js";
 import { setUpCorrection } from "./correction.js";
 import { $ } from "./dom.js";
 import { offerExamples } from "./examples.js";
@@ -46,13 +46,13 @@ setUpPicture();
 setUpRecording(showFault);
 setUpMixing(takeMixture, showFault);
 setUpAsking();
-setUpResult(showFault);
+setUpResult(showFault, forgetFault);
 setUpCorrection();
 setUpDropping();
 setUpLanguage();
 sayEverything();
 offerExamples(ask).catch((fault) => {
-  if (!(fault instanceof Fault)) throw fault;
+  if (!(fault instanceof Fault)) return showFault(fault);
   const reason = fault.key ? { t: fault.key, values: fault.values } : fault.message;
   showFault(new Fault("examplesAway", { reason }));
 });

@@ -52,13 +52,19 @@ export function forget() {
 /** Says what went wrong; where trying again may help, offers it, after as long as the service asked for.
  *  retry: does again what failed, null where that is not to be offered. */
 export function showFault(fault, retry = null) {
-  if (!(fault instanceof Fault)) throw fault;
   quiet();
-  $("message").classList.toggle("bad", fault.key !== "cancelled");
-  if (fault.key) setText($("message"), fault.key, fault.values);
-  else setPlain($("message"), fault.values.message);
-  again = WORTH_ANOTHER_TRY.includes(fault.status) ? retry : null;
-  if (again) offerAgain(fault.retryAfterS ?? 0);
+  const { key, values, status, retryAfterS } = fault instanceof Fault ? fault : new Fault("broken");
+  $("message").classList.toggle("bad", key !== "cancelled");
+  if (key) setText($("message"), key, values);
+  else setPlain($("message"), values.message);
+  again = WORTH_ANOTHER_TRY.includes(status) ? retry : null;
+  if (again) offerAgain(retryAfterS ?? 0);
+  if (key === "broken") throw fault; // a mistake of this page, which its console is to name
+}
+
+/** Takes back what was said of an attempt that is over. */
+export function forgetFault() {
+  if (!running) quiet();
 }
 
 function quiet() {

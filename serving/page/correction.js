@@ -28,8 +28,9 @@ export function setUpCorrection() {
       await feedback({ request_id: answered.request_id, pictured, heard, consent: $("consent").checked });
       say("thanks");
     } catch (fault) {
-      if (!(fault instanceof Fault)) throw fault;
-      say(fault.key, fault.values, true);
+      const isOurs = !(fault instanceof Fault);
+      say(isOurs ? "broken" : fault.key, fault.values, true);
+      if (isOurs) throw fault;
     }
   });
 }

@@ -7,6 +7,8 @@ const KEPT_AS = "seehear-language";
 const changed = [];
 let language = localStorage.getItem(KEPT_AS) || (navigator.language.startsWith("zh") ? "zh" : "en");
 
+export const isKnown = (key) => Object.hasOwn(STRINGS.en, key);
+
 /** The sentence of that name. A value that is itself {t: name} is translated too. */
 export function t(key, values = {}) {
   return STRINGS[language][key].replace(/\{(\w+)\}/g, (_, name) => {

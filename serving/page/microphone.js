@@ -6,24 +6,25 @@ import { Fault } from "./api.js";
  *  Returns {rateHz, stop()}. Rejects with a Fault that says why not. */
 export async function openMicrophone(onBlock) {
   const stream = await openStream();
-  const context = new AudioContext();
-  try {
-    await context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
-    await context.resume();
-  } catch (reason) {
-    stream.getTracks().forEach((track) => track.stop());
-    throw new Fault("micFailed", { reason: reason.message });
-  }
-  const source = context.createMediaStreamSource(stream);
-  const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
-  capture.port.onmessage = ({ data }) => onBlock(data);
-  source.connect(capture);
+  let context = null;
+  let capture = null;
   const stop = async () => {
     stream.getTracks().forEach((track) => track.stop());
-    await context.close();
-    capture.port.onmessage = null;
+    await context?.close();
+    if (capture) capture.port.onmessage = null;
   };
-  return { rateHz: context.sampleRate, stop };
+  try {
+    context = new AudioContext();
+    await context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
+    await context.resume();
+    capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
+    capture.port.onmessage = ({ data }) => onBlock(data);
+    context.createMediaStreamSource(stream).connect(capture); // Firefox refuses where the rates differ
+    return { rateHz: context.sampleRate, stop };
+  } catch (reason) {
+    await stop();
+    throw new Fault("micFailed", { reason: reason.message });
+  }
 }
 
 async function openStream() {

@@ -31,10 +31,10 @@ export async function currentRecording() {
 /** file: a File, or a Blob of a WAV. Rejects with a Fault where neither browser nor service can read it. */
 export async function chooseRecording(file, note) {
   const choice = ++choices;
-  if (open) await endMicrophone();
   const forService = !file.name || READ_BY_SERVICE.test(file.name);
   const sound = await decode(file).catch(() => null);
   if (!sound && !forService) throw new Fault("unreadable", { name: note });
+  if (open && choice === choices) await endMicrophone(); // not before: what is spoken would be lost for nothing
   if (choice !== choices) return; // another has been chosen meanwhile
   const unseen = { t: "recordingUnseen", values: { name: note } };
   take("own", { blob: forService ? file : encodeWav(sound.samples, sound.rateHz), sound, note: sound ? note : unseen });

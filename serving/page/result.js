@@ -37,12 +37,20 @@ export async function present({ answer, tripMs, serviceMs }, recording) {
   $("result").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 
-export function setUpResult(onFault) {
+/** forgetFault(): takes back what was said of an attempt before. */
+export function setUpResult(onFault, forgetFault) {
   for (const radio of document.querySelectorAll("input[name=listen]")) {
     radio.addEventListener("change", () => player.choose(radio.value === "mixture" ? 0 : player.tracks.length - 1));
   }
   $("loop").addEventListener("change", ({ target }) => player.loop(target.checked));
-  const words = () => showWords().catch((fault) => onFault(fault, words));
+  const words = async () => {
+    if ($("words").getAttribute("aria-disabled") === "true") return;
+    forgetFault();
+    $("words").setAttribute("aria-disabled", "true"); // not disabled: it keeps the focus
+    await showWords().catch((fault) => onFault(fault, words)).finally(() => {
+      $("words").setAttribute("aria-disabled", "false");
+    });
+  };
   $("words").addEventListener("click", words);
   drawScale($("scale"));
 }
