@@ -42,8 +42,9 @@ def serve(
     """Serve a stored Bento in processes of its own on this machine; yields its address, http://127.0.0.1:<port>.
 
     It asks for no token. port 0 takes a free one; python is the interpreter whose environment has what the Bento needs;
-    env is added to this process's environment: with SEEHEAR_FOLLOW=1 the workers follow the champion of `paths`, else
-    the Bento keeps its own model. On leaving, the server answers what is under way and stops, its children with it.
+    env is added to this process's environment, an empty value takes one out: with SEEHEAR_FOLLOW=1 the workers follow
+    the champion of `paths`, else the Bento keeps its own model. On leaving, the server answers what is under way and
+    stops, its children with it.
     Raises UserError with the end of its log where it does not get ready within start_s, refuses its model, or dies.
     """
     folder = bento_folder(bento_tag, paths)
@@ -80,10 +81,22 @@ def ask(url: str, picture: bytes, recording: bytes) -> dict:
 
 
 def _post(address: str, files: dict) -> dict:
-    answer = requests.post(address, files=files, timeout=60)
+    with direct() as session:
+        answer = session.post(address, files=files, timeout=60)
+    try:
+        body = answer.json()
+    except requests.JSONDecodeError:
+        raise UserError(f"{address}: {answer.status_code}: expected JSON, got {answer.text[:60]!r}") from None
     if answer.status_code >= 400:
-        raise UserError(f"{address}: {answer.status_code}: {answer.json()['error']['message']}")
-    return answer.json()
+        raise UserError(f"{address}: {answer.status_code}: {body['error']['message']}")
+    return body
+
+
+def direct() -> requests.Session:
+    """A session for addresses of this machine, which no proxy that the environment names can reach."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def free_port() -> int:
@@ -122,7 +135,7 @@ def _command(folder: Path, port: int, python: str = sys.executable) -> list[str]
 
 def _environment(paths: Paths, env: Mapping[str, str]) -> dict[str, str]:
     own = {"BENTOML_HOME": str(paths.bentoml), "BENTOML_DO_NOT_TRACK": "True", "SEEHEAR_ROOT": str(paths.root)}
-    return {**os.environ, **own, **env}
+    return {name: value for name, value in {**os.environ, **own, **env}.items() if env.get(name) != ""}
 
 
 def _await_ready(url: str, process: subprocess.Popen, log, start_s: float) -> None:
@@ -142,12 +155,13 @@ def _await_ready(url: str, process: subprocess.Popen, log, start_s: float) -> No
 def _readiness(url: str) -> tuple[bool, str | None]:
     """Whether the service is ready, and why it never will be."""
     try:
-        answer = requests.get(f"{url}/readyz", timeout=5)
-    except requests.RequestException:  # nothing listens yet
+        with direct() as session:
+            answer = session.get(f"{url}/readyz", timeout=5)
+        if answer.status_code == 200:
+            return True, None
+        error = answer.json()["error"]
+    except requests.RequestException:  # nothing listens yet, or what does is not ours
         return False, None
-    if answer.status_code == 200:
-        return True, None
-    error = answer.json()["error"]
     return False, error["message"] if error["code"] == "model_refused" else None
 
 

@@ -10,7 +10,8 @@ from bentoml.validators import ContentType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from serving.http import Refused, read_files, read_json
+from serving.http import read_files, read_json
+from serving.refusals import Refused, shortened
 
 PICTURE = "The picture, in any format that Pillow reads: drawn, scanned or photographed. Its first frame is looked at."
 RECORDING = "The recording, in any format that libsndfile reads, as WAV, FLAC, OGG or MP3; its channels are averaged."
@@ -130,7 +131,7 @@ def correction_of(value: dict) -> Correction:
         return Correction.model_validate(value)
     except ValidationError as fault:
         first = fault.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = shortened(".".join(str(part) for part in first["loc"]))
         raise Refused("bad_feedback", f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
 
 

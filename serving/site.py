@@ -11,9 +11,10 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serving.refusals import Refused
+from serving.refusals import Refused, shortened
 
 PAGE = Path(__file__).with_name("page")
+FRESH = {"Cache-Control": "no-cache"}  # the examples are the model's, and a promotion brings other ones
 SECURITY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; frame-ancestors 'self'"
 
 
@@ -21,7 +22,7 @@ def page_app() -> Starlette:
     """The page; `state.golden` has to name the folder of golden requests once there is a model."""
 
     async def to_page(_: Request) -> Response:
-        return RedirectResponse("/app/")
+        return RedirectResponse("app/")  # from / and /app alike, and behind a proxy that adds a prefix
 
     routes = [
         Route("/examples", _examples),
@@ -37,7 +38,7 @@ class _Page(StaticFiles):
     async def get_response(self, path: str, scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers["Content-Security-Policy"] = SECURITY
-        response.headers["Cache-Control"] = "no-cache"
+        response.headers.update(FRESH)
         return response
 
 
@@ -47,11 +48,12 @@ def _rows(folder: Path | None) -> list[dict]:
 
 def _examples(request: Request) -> Response:
     rows = _rows(request.app.state.golden)
-    return JSONResponse([{kind: f"examples/{row[kind]}" for kind in ("picture", "recording")} for row in rows])
+    examples = [{kind: f"examples/{row[kind]}" for kind in ("picture", "recording")} for row in rows]
+    return JSONResponse(examples, headers=FRESH)
 
 
 def _example(request: Request) -> Response:
     name, folder = request.path_params["name"], request.app.state.golden
     if name not in {row[kind] for row in _rows(folder) for kind in ("picture", "recording")}:
-        return Refused("not_found", f"{name}: there is no such example", 404).response()
-    return FileResponse(folder / name)
+        return Refused("not_found", f"{shortened(name)}: there is no such example", 404).response()
+    return FileResponse(folder / name, headers=FRESH)

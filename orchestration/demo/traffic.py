@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import requests
 
 from ml import datasets, media
 from ml.config import Paths, UserError
 from ml.sources import espeak, starter
+from serving.client import direct
 
 NEW_SPEAKER = "de"  # who reads the English words by German rules: a strong accent, which is none of the starter's
 RATES_WPM, PITCHES = range(110, 230, 10), (20, 35, 50, 65, 80)
@@ -100,7 +100,7 @@ def _clips(stream: bytes) -> Iterator[np.ndarray]:
 
 def ask(url: str, recordings: Sequence[Recording], clients: int = 2) -> list[Asked]:
     """Ask /recognize_speech every recording, by clients that take turns. Raises UserError where one is refused."""
-    with ThreadPoolExecutor(clients) as pool, requests.Session() as session:
+    with ThreadPoolExecutor(clients) as pool, direct() as session:
 
         def one(recording: Recording) -> Asked:
             answer = session.post(f"{url}/recognize_speech", files={"audio": ("word.wav", recording.wav)}, timeout=60)
@@ -115,7 +115,7 @@ def ask(url: str, recordings: Sequence[Recording], clients: int = 2) -> list[Ask
 def show_pictures(url: str, paths: Paths, seed: int) -> None:
     """Pictures of the validation split, which never change: whatever is reported has to be about the recordings."""
     known, rng = datasets.load_images(paths).where("validation"), np.random.default_rng(seed)
-    with requests.Session() as session:
+    with direct() as session:
         for row in rng.permutation(len(known))[:PICTURES]:
             png = media.encode_png(np.asarray(known.pixels[row]))
             session.post(f"{url}/classify_image", files={"image": ("picture.png", png)}, timeout=60).raise_for_status()
@@ -124,7 +124,8 @@ def show_pictures(url: str, paths: Paths, seed: int) -> None:
 def correct(url: str, asked: Sequence[Asked]) -> int:
     """What people say about the answers they got, with their consent; the number of corrections taken."""
     taken = 0
-    for one in asked:
-        body = {"request_id": one.request_id, "heard": one.recording.word, "consent": True}
-        taken += requests.post(f"{url}/feedback", json=body, timeout=60).status_code == 202
+    with direct() as session:
+        for one in asked:
+            body = {"request_id": one.request_id, "heard": one.recording.word, "consent": True}
+            taken += session.post(f"{url}/feedback", json=body, timeout=60).status_code == 202
     return taken
