@@ -74,7 +74,7 @@ def run_apart(module: str, *words: str) -> NoReturn:
             job.terminate()
         job.wait()
         raise
-    sys.exit(code)
+    sys.exit(code if code >= 0 else 128 - code)  # negative: the signal that killed it
 
 
 COMMANDS = (add, remove, relabel, review)

@@ -64,7 +64,7 @@ class Champions:
         """Whether the pointer has been replaced since this was last asked."""
         try:
             found = os.stat(self.paths.champion)
-        except FileNotFoundError:
+        except OSError:  # not there, or not to be read just now: the next look tells
             return False
         seen, self._seen = self._seen, (found.st_ino, found.st_mtime_ns, found.st_size)
         return self._seen != seen

@@ -12,5 +12,6 @@ from serving.adding import run_apart
 @click.option("--reason", required=True, help="Why; the history keeps it.")
 def rollback(to: str | None, reason: str) -> None:
     """Take up the former champion, or the one named: verified first, and a running service follows by itself."""
-    words = [reason, to] if to else [reason]
-    run_apart("orchestration.rolling_back", *words)
+    if to is not None and not to.strip():
+        raise click.UsageError("--to: empty; expected a former champion's version, or no --to for the one before")
+    run_apart("orchestration.rolling_back", reason, *([] if to is None else [to]))
