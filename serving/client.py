@@ -42,8 +42,9 @@ def serve(
     """Serve a stored Bento in processes of its own on this machine; yields its address, http://127.0.0.1:<port>.
 
     It asks for no token. port 0 takes a free one; python is the interpreter whose environment has what the Bento needs;
-    env is added to this process's environment: with SEEHEAR_FOLLOW=1 the workers follow the champion of `paths`, else
-    the Bento keeps its own model. On leaving, the server answers what is under way and stops, its children with it.
+    env is added to this process's environment, an empty value takes one out: with SEEHEAR_FOLLOW=1 the workers follow
+    the champion of `paths`, else the Bento keeps its own model. On leaving, the server answers what is under way and
+    stops, its children with it.
     Raises UserError with the end of its log where it does not get ready within start_s, refuses its model, or dies.
     """
     folder = bento_folder(bento_tag, paths)
@@ -134,7 +135,7 @@ def _command(folder: Path, port: int, python: str = sys.executable) -> list[str]
 
 def _environment(paths: Paths, env: Mapping[str, str]) -> dict[str, str]:
     own = {"BENTOML_HOME": str(paths.bentoml), "BENTOML_DO_NOT_TRACK": "True", "SEEHEAR_ROOT": str(paths.root)}
-    return {**os.environ, **own, **env}
+    return {name: value for name, value in {**os.environ, **own, **env}.items() if env.get(name) != ""}
 
 
 def _await_ready(url: str, process: subprocess.Popen, log, start_s: float) -> None:

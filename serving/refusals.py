@@ -7,6 +7,13 @@ import json
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+MOST_NAMED = 100
+
+
+def shortened(name: str) -> str:
+    """What a client made up, fit to stand in a message of one line."""
+    return " ".join(name.split())[:MOST_NAMED]
+
 
 MOST_NAMED = 100
 

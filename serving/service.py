@@ -82,7 +82,7 @@ class ServiceInForm(bentoml.Service):
             _split(inner()),
             int(LIMITS.max_body_mb * 1e6),
             ADMISSION,
-            token=os.environ.get("SEEHEAR_TOKEN"),
+            token=_token(),
             guarded=API,
             queued=QUEUED,
             drain=Drain(),
@@ -93,6 +93,14 @@ class ServiceInForm(bentoml.Service):
     @property
     def openapi_spec(self) -> Document:
         return document((self.bento.tag.version if self.bento else None) or "unpackaged", LIMITS)
+
+
+def _token() -> str | None:
+    """Without the newline that ends a secret's file. Ends the process where it is blank: that would protect nothing."""
+    token = os.environ.get("SEEHEAR_TOKEN")
+    if token is not None and not token.strip():
+        sys.exit("seehear: SEEHEAR_TOKEN: blank; expected a token, or the variable not set")
+    return token and token.strip()
 
 
 def _split(inner: ASGIApp) -> ASGIApp:
@@ -180,6 +188,7 @@ class SeeHear:
 
     @bentoml.on_deployment
     def prepare() -> None:
+        _token()
         prepare_server()
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:

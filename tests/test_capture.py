@@ -189,8 +189,8 @@ def test_the_folders_follow_the_environment(monkeypatch, tmp_path):
     assert log_folders() == (None, None)
     monkeypatch.setenv("SEEHEAR_ROOT", str(tmp_path))
     assert log_folders() == (tmp_path / "var" / "prediction_log", tmp_path / "var" / "feedback")
-    monkeypatch.setenv("SEEHEAR_LOG", str(tmp_path / "elsewhere" / "log"))
-    assert log_folders() == (tmp_path / "elsewhere" / "log", tmp_path / "elsewhere" / "feedback")
+    monkeypatch.setenv("SEEHEAR_LOG", str(tmp_path / "elsewhere"))
+    assert log_folders() == (tmp_path / "elsewhere" / "prediction_log", tmp_path / "elsewhere" / "feedback")
 
 
 def test_without_a_folder_nothing_is_kept():

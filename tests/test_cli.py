@@ -431,6 +431,20 @@ def test_a_job_run_apart_ends_in_order_before_its_command_does(number, code, tmp
     assert (tmp_path / "ended").exists()
 
 
+def test_a_job_that_is_killed_ends_its_command_as_a_shell_would_say_it(tmp_path):
+    (tmp_path / "job.py").write_text("import os\n\ndef main(words):\n    os.kill(os.getpid(), 9)\n")
+    (tmp_path / "params.yaml").write_text((CODE / "params.yaml").read_text())
+    environment = {**os.environ, "SEEHEAR_ROOT": str(tmp_path), "PYTHONPATH": str(CODE)}
+    assert subprocess.run([sys.executable, "-c", COMMAND], cwd=tmp_path, env=environment).returncode == 137
+
+
+def test_a_rollback_to_an_empty_version_is_refused(seehear):
+    for empty in ("", " "):
+        code, out, err = seehear("rollback", "--reason", "none", "--to", empty)
+        assert (code, out) == (2, "")
+        assert err == "seehear: --to: empty; expected a former champion's version, or no --to for the one before\n"
+
+
 def test_a_setting_that_only_the_job_reads_is_one_line_as_well(root, tmp_path):
     wrong = (CODE / "params.yaml").read_text().replace('drift_cron: "15 2 * * *"', 'drift_cron: "every day at two"')
     (tmp_path / "params.yaml").write_text(wrong)

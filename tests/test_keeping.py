@@ -51,6 +51,20 @@ def test_switched_off_what_was_kept_goes(tmp_path):
     assert off.find(ID) == {}
 
 
+@pytest.mark.parametrize("days", [400, -3650], ids=["over", "in the future"])
+def test_what_others_put_into_a_day_stays_where_it_is(tmp_path, days):
+    KeptMedia(tmp_path, 30).keep(ID, SENT)
+    age(tmp_path, days)
+    (day,) = tmp_path.iterdir()
+    for name in ("holiday.image", "notes.txt", f".{ID}.image.new"):
+        (day / name).write_text("another's, but for the draft that a kill left")
+    (day / "album").mkdir()
+    media = KeptMedia(tmp_path, 1)
+    media.sweep()
+    assert {path.name for path in day.iterdir()} == {"holiday.image", "notes.txt", "album"}
+    assert bool(media.find(ID)) == (days < 0)
+
+
 def test_a_day_that_a_wrong_clock_put_into_the_future_begins_today(tmp_path):
     KeptMedia(tmp_path, 30).keep(ID, SENT)
     age(tmp_path, -3650)

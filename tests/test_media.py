@@ -315,6 +315,21 @@ def test_resampling_to_the_same_rate_changes_nothing():
     assert np.array_equal(media.resample(tone(), 8000, 8000), tone())
 
 
+@pytest.mark.parametrize("rate_hz", [50_001, 383_987, 384_100])
+def test_a_rate_that_no_device_has_is_refused_before_it_costs_seconds(rate_hz):
+    for content in (media.encode_wav(tone(0.01), rate_hz), recorded(tone(0.01), rate_hz, subtype="PCM_24")):
+        with pytest.raises(UserError, match=f"^word: {rate_hz} Hz, expected a common sample rate of at most 384000 Hz"):
+            media.decode_recording(content, name="word")
+
+
+def test_rates_that_share_no_factor_are_refused_and_common_high_ones_are_not():
+    with pytest.raises(UserError, match=r"^recording: 383987 Hz, expected a common sample rate$"):
+        media.resample(tone(0.01), 383_987, 8000)
+    for rate_hz in (88_200, 96_000, 176_400, 352_800, 384_000):
+        waveform, own_hz = media.decode_recording(media.encode_wav(tone(0.01, rate_hz), rate_hz))
+        assert len(media.resample(waveform, own_hz, 8000)) == 80
+
+
 @settings(max_examples=60, deadline=None)
 @given(PICTURES, st.integers(1, 48))
 def test_a_resized_picture_is_square_and_within_the_range_of_its_pixels(pixels, side):

@@ -94,7 +94,7 @@ def browser(tmp_path_factory):
 def open_page(browser, url):
     """A function that opens the page; afterwards nothing may have gone wrong in it, and nobody else been asked.
 
-    expected: parts of console messages that the test provokes, such as "status of 413".
+    expected: parts of errors and console messages that the test provokes, such as "status of 413".
     """
     contexts, complaints = [], []
 
@@ -103,8 +103,13 @@ def open_page(browser, url):
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(SPY)
-        page.on("pageerror", lambda fault: complaints.append(str(fault)))
-        page.on("console", lambda line: complaints.append(line.text) if _is_fault(line, expected) else None)
+
+        def complain(text: str) -> None:
+            if not any(part in text for part in expected):
+                complaints.append(text)
+
+        page.on("pageerror", lambda fault: complain(str(fault)))
+        page.on("console", lambda line: complain(line.text) if line.type in ("error", "warning") else None)
         page.on("request", lambda asked: complaints.append(asked.url) if _is_foreign(asked.url, url) else None)
         page.goto(f"{url}/app")
         page.wait_for_selector("#examples button:nth-child(3)")
@@ -114,10 +119,6 @@ def open_page(browser, url):
     for context in contexts:
         context.close()
     assert not complaints
-
-
-def _is_fault(line, expected: tuple[str, ...]) -> bool:
-    return line.type in ("error", "warning") and not any(part in line.text for part in expected)
 
 
 def _is_foreign(asked: str, url: str) -> bool:
@@ -427,30 +428,59 @@ def test_what_the_microphone_hears_is_recorded_uncompressed_and_answered(open_pa
     assert answer["present"], "it is there, and heard"
 
 
+WITH_TRACKS = """() => {
+  const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  window.tracks = [];
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await given(wanted);
+    window.tracks.push(...stream.getTracks());
+    return stream;
+  };
+}"""
+TRACKS = "window.tracks.map((track) => track.readyState).join()"
+
+
 def test_one_microphone_is_opened_and_it_ends_with_what_is_chosen_instead(open_page):
     page = open_page(permissions=["microphone"])
-    page.evaluate("""() => {
-        const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-        window.tracks = [];
-        navigator.mediaDevices.getUserMedia = async (wanted) => {
-            const stream = await given(wanted);
-            window.tracks.push(...stream.getTracks());
-            return stream;
-        };
-    }""")
-    states = "window.tracks.map((track) => track.readyState).join()"
+    page.evaluate(WITH_TRACKS)
     page.evaluate("for (const _ of [1, 2]) document.getElementById('record').click()")
     page.wait_for_selector("#recording-note >> text=/Recording… [1-9]/")
-    assert page.evaluate(states) == "live"
+    assert page.evaluate(TRACKS) == "live"
     answer_to(page, lambda: page.click("#examples button >> nth=1"))
     page.wait_for_selector("#recording-note >> text=Example 1")
-    assert page.evaluate(states) == "ended"
+    assert page.evaluate(TRACKS) == "ended"
     page.click("#record")
     page.wait_for_selector("#recording-note >> text=/Recording… [1-9]/")
     page.check("input[name=source][value=mix]", force=True)
-    until(page, f"{states} === 'ended,ended'")
+    until(page, f"{TRACKS} === 'ended,ended'")
     page.check("input[name=source][value=own]", force=True)
     page.wait_for_selector("#recording-note >> text=Your recording")
+
+
+def test_a_file_that_cannot_be_read_does_not_end_what_is_being_recorded(open_page):
+    page = open_page(permissions=["microphone"])
+    page.click("#record")
+    page.wait_for_selector("#recording-note >> text=/Recording… [1-9]/")
+    page.set_input_files("#recording-file", {"name": "junk.m4a", "mimeType": "audio/mp4", "buffer": b"junk"})
+    page.wait_for_selector("#message.bad >> text=junk.m4a cannot be read as a recording here")
+    assert page.inner_text("#record") == "Stop"
+    page.click("#record")
+    page.wait_for_selector("#recording-note >> text=Your recording")
+
+
+def test_a_microphone_that_fails_on_the_way_is_one_clear_line_and_is_let_go(open_page):
+    page = open_page(permissions=["microphone"])
+    page.evaluate(WITH_TRACKS)
+    page.evaluate("""() => {
+        AudioContext.prototype.createMediaStreamSource = function () {
+            window.opened = this;
+            throw new Error("another rate");
+        };
+    }""")
+    page.click("#record")
+    page.wait_for_selector("#message.bad >> text=The microphone cannot be used: another rate")
+    assert page.evaluate(f"[{TRACKS}, opened.state]") == ["ended", "closed"]
+    assert page.inner_text("#record") == "Record"
 
 
 def test_a_microphone_that_is_not_allowed_is_one_clear_line(page):
@@ -523,6 +553,57 @@ def test_a_busy_service_is_counted_down_and_asked_again_when_it_said(open_page, 
     page.wait_for_selector("#again[aria-disabled=false]", timeout=4000)
     assert answer_to(page, lambda: page.click("#again"))["present"]
     assert page.is_hidden("#again")
+
+
+def test_what_the_service_refuses_is_said_in_the_language_of_the_page(open_page, tmp_path):
+    page = open_page("status of 429", "status of 413", "status of 400", locale="zh-CN")
+    give(page, tmp_path, "down", "down")
+    for status, code, message, chinese, english in (
+        (429, "too_many_requests", "3 are waiting", "服务此刻太忙", "The service has too much to do"),
+        (413, "body_too_large", "the body is larger than the 24 MB taken here", "24 MB", "larger than the 24 MB that"),
+        (400, "bad_content", "image: 9000 x 9000 pixels", "Image: 9000 x 9000 pixels", "Image: 9000 x 9000 pixels"),
+    ):
+        refuse_once(page, "extract", status, code, message)
+        page.click("#go")
+        page.wait_for_selector(f"#message.bad >> text={chinese}")
+        page.click("#language")
+        page.wait_for_selector(f"#message.bad >> text={english}")
+        page.click("#language")
+
+
+def refuse_once(page, call: str, status: int, code: str, message: str) -> None:
+    refusal = {"error": {"code": code, "message": message}}
+    page.route(f"**/{call}", lambda route: route.fulfill(status=status, json=refusal), times=1)
+
+
+def test_a_mistake_of_the_page_itself_is_said_as_well(open_page, tmp_path):
+    page = open_page("not valid JSON")
+    give(page, tmp_path, "down", "across", "down")
+    page.route("**/extract", lambda route: route.fulfill(body="no JSON"), times=1)
+    page.click("#go")
+    page.wait_for_selector("#message.bad >> text=Something went wrong in this page")
+    assert page.is_hidden("#waiting")
+    assert page.is_hidden("#again")
+    assert answer_to(page, lambda: page.click("#go"))["present"]
+
+
+def test_every_word_is_asked_for_once_at_a_time_and_an_error_goes_with_the_next_try(open_page):
+    page = open_page("status of 503")
+    one_click(page)
+    refuse_once(page, "recognize_speech", 503, "busy", "too much is waiting already")
+    page.click("#words")
+    page.wait_for_selector("#again[aria-disabled=false]")
+    asked = []
+    page.route("**/recognize_speech", lambda route: asked.append(route))
+    page.click("#again")
+    page.evaluate("for (const _ of [1, 2, 3]) document.getElementById('words').click()")
+    page.wait_for_timeout(300)
+    assert len(asked) == 1
+    assert page.is_hidden("#again")
+    assert not page.inner_text("#message")
+    asked[0].continue_()
+    page.wait_for_selector("#words-list button")
+    assert page.get_attribute("#words", "aria-disabled") == "false"
 
 
 def test_a_request_can_be_cancelled_and_nothing_is_lost(page, tmp_path):
@@ -629,6 +710,17 @@ def test_the_page_fits_a_phone_and_every_text_stands_out(open_page, scheme):
     assert [pair for pair in contrasts if pair[1] < 4.5] == []
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in re.findall(r"\d+", ground)) < 200) == (scheme == "dark")
+
+
+def test_what_a_colour_shows_is_shown_in_forced_colours_too(open_page):
+    grounds = """[".segments label:has(:checked)", ".bar > span", ".position", ".swatch.found"]
+        .map((which) => getComputedStyle(document.querySelector(which)).backgroundColor)"""
+    found = []
+    for forced in ("none", "active"):
+        page = open_page(forced_colors=forced)
+        one_click(page)
+        found.append(page.evaluate(grounds))
+    assert found[0] == found[1]
 
 
 def test_the_page_speaks_chinese_too_and_switches_while_an_answer_stands(open_page):

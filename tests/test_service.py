@@ -13,9 +13,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -37,7 +40,7 @@ from ml.config import Paths, UserError
 from ml.predictor import Predictor, write_bundle
 from ml.predictor.bundle import read_goldens
 from serving import packaging
-from serving.client import ask, free_port, require_free, serve
+from serving.client import _readiness, ask, free_port, require_free, serve
 from serving.http import HttpLayer, read_files
 from serving.refusals import Refused
 
@@ -234,9 +237,13 @@ def test_the_page_and_its_examples_are_there_and_the_root_leads_to_it(url):
         answer = requests.get(f"{url}{address}", timeout=60)
         assert (answer.status_code, answer.url) == (200, f"{url}/app/")
         assert "<h1>SeeHear</h1>" in answer.text
+        for step in answer.history:
+            assert step.headers["Location"] == "app/", "relative, so that a prefix of a proxy stays"
     first = requests.get(f"{url}/app/examples", timeout=60).json()[0]
     golden = read_goldens(tones.bundle())[0]
-    assert requests.get(f"{url}/app/{first['picture']}", timeout=60).content == golden.picture
+    picture = requests.get(f"{url}/app/{first['picture']}", timeout=60)
+    assert picture.content == golden.picture
+    assert picture.headers["Cache-Control"] == "no-cache", "another champion has other examples"
     assert requests.get(f"{url}/app/{first['recording']}", timeout=60).content == golden.recording
 
 
@@ -394,7 +401,7 @@ def test_every_answer_is_logged_with_its_id_and_model_and_feedback_joins_it(url,
 @pytest.mark.slow
 def test_a_log_and_media_that_cannot_be_written_fail_no_request_and_are_counted(bento, paths, tmp_path, monkeypatch):
     (tmp_path / "no-folder").write_text("a file stands where the folder should be")
-    monkeypatch.setenv("SEEHEAR_LOG", str(tmp_path / "no-folder" / "prediction_log"))
+    monkeypatch.setenv("SEEHEAR_LOG", str(tmp_path / "no-folder"))
     monkeypatch.setenv("SEEHEAR_KEEP_MEDIA_DAYS", "1")
     with serve(bento, paths) as address:
         assert [extract(address).status_code for _ in range(5)] == [200] * 5
@@ -430,6 +437,17 @@ def test_feedback_that_is_not_a_correction_is_a_400(url, body):
     answer = requests.post(f"{url}/feedback", data=body.replace("%s", "0" * 32), timeout=60)
     assert answer.status_code == 400
     assert error(answer)["code"] in ("bad_json", "bad_feedback")
+
+
+def test_what_a_client_makes_up_is_named_in_one_short_line(url):
+    name = "made\nup\n" * 60
+    correction = {"request_id": "0" * 32, "consent": True, name: 1}
+    for answer, code in (
+        (requests.post(f"{url}/feedback", json=correction, timeout=60), "bad_feedback"),
+        (requests.get(f"{url}/app/examples/{quote(name)}", timeout=60), "not_found"),
+    ):
+        assert error(answer)["code"] == code
+        assert len(answer.json()["error"]["message"]) < 200
 
 
 def test_a_bento_that_keeps_no_log_says_so_instead_of_taking_feedback(paths, bento):
@@ -483,7 +501,7 @@ def elsewhere(bento, paths, tmp_path_factory):
         environment = home | {"BENTOML_HOME": str(where.bentoml)}
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     there.champion.write_text('{"tag": "seehear:another", "digest": "0"}')
-    with serve(bento, there, python=python, env={"SEEHEAR_TOKEN": TOKEN}) as address:
+    with serve(bento, there, python=python, env={"SEEHEAR_TOKEN": f"{TOKEN}\n"}) as address:
         yield address
 
 
@@ -505,6 +523,17 @@ def test_where_a_token_is_set_the_api_needs_it_and_page_and_probes_do_not(elsewh
     assert requests.post(f"{elsewhere}/feedback", json={}, headers=bearing(TOKEN), timeout=60).status_code == 400
     for open_to_all in ("/livez", "/readyz", "/metrics", "/app/", "/app/examples", "/docs.json"):
         assert requests.get(f"{elsewhere}{open_to_all}", timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("token", [" \n", ""])
+def test_a_blank_token_is_refused_in_one_line_before_anything_is_open(bento, paths, token, monkeypatch):
+    monkeypatch.setenv("SEEHEAR_TOKEN", token)
+    command = [sys.executable, "-m", "bentoml", "serve", packaging.bento_folder(bento, paths)]
+    environment = {**os.environ, "BENTOML_HOME": str(paths.bentoml)}
+    done = subprocess.run(command, env=environment, cwd=paths.root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "seehear: SEEHEAR_TOKEN: blank; expected a token, or the variable not set"
+    assert "Traceback" not in done.stderr
 
 
 def bearing(token: str) -> dict[str, bytes]:
@@ -536,11 +565,32 @@ def test_saving_and_building_again_gives_the_same_tags(bento, paths):
     shutil.rmtree(newer)
 
 
-def test_ask_posts_to_both_endpoints(url):
+def test_ask_posts_to_both_endpoints_whatever_proxy_there_is(url, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     answers = ask(url, PICTURE, RECORDING)
     assert answers["extract"]["heard"]["label"] == answers["classify_image"]["label"] == "down"
     with pytest.raises(UserError, match="400: image"):
         ask(url, b"junk", RECORDING)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Some other server, whose words are not JSON."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(502)
+
+
+def test_another_server_at_the_address_is_one_clear_line():
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{other.server_port}"
+        with pytest.raises(UserError, match=f"^{address}/extract: 502: expected JSON, got '<!DOCTYPE"):
+            ask(address, PICTURE, RECORDING)
+        assert _readiness(address) == (False, None)
+        other.shutdown()
 
 
 def test_a_taken_port_is_said_to_be_taken(url):

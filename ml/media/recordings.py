@@ -21,7 +21,7 @@ FORMATS = "WAV, FLAC, OGG or MP3"
 BLOCK_SAMPLES = 1 << 16  # of all channels together
 CANCELLED = 1e-4  # of the power of the channels: what their mean has left where one is the other upside down
 HIGHEST_RATE_HZ = 384_000  # a header may declare any number, and the resampling filter grows with it
-MOST_STEPS = 50_000  # of the two rates without what they share: up to here the filter costs next to nothing
+MOST_STEPS = 50_000  # of two rates without what they share: a filter for so many is made in 0.2 s
 KAISER: Any = ("kaiser", 5.0)  # a pair is allowed; the type that scipy declares is too narrow
 UNKNOWN_FORMAT = 1  # of libsndfile's codes
 WAVE_HEAD_BYTES = 44
@@ -126,7 +126,7 @@ def stored_recording(content: bytes) -> tuple[np.ndarray, int] | None:
         return None
     if sound_bytes != len(content) - WAVE_HEAD_BYTES or sound_bytes % 2:
         return None
-    if not 0 < rate_hz <= HIGHEST_RATE_HZ:
+    if not rate_hz or not _is_common(rate_hz):
         return None
     return np.frombuffer(content, "<i2", offset=WAVE_HEAD_BYTES).astype(np.float32) / np.float32(32768), rate_hz
 
@@ -170,9 +170,14 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
         reason = reason_of(fault, empty, unknown, FORMATS)
         raise UserError(f"{name}: cannot be decoded as a recording: {reason}") from fault
     with recording:
-        if recording.samplerate > HIGHEST_RATE_HZ:
-            raise UserError(f"{name}: {recording.samplerate} Hz, expected at most {HIGHEST_RATE_HZ} Hz")
+        if not _is_common(rate_hz := recording.samplerate):
+            raise UserError(f"{name}: {rate_hz} Hz, expected a common sample rate of at most {HIGHEST_RATE_HZ} Hz")
         yield recording
+
+
+def _is_common(rate_hz: int) -> bool:
+    """Whether a recording's rate can be brought to a model's without a filter of megabytes."""
+    return rate_hz <= MOST_STEPS or (rate_hz <= HIGHEST_RATE_HZ and rate_hz % 100 == 0)
 
 
 def _mono_blocks(recording: soundfile.SoundFile, name: str, heard: bool) -> Iterator[np.ndarray]:

@@ -175,7 +175,13 @@ def extract(image: str, audio: str, out: str | None, number: int | None, as_json
 @click.argument("image", type=click.Path())
 @click.argument("folder", type=click.Path())
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the N surest recordings.")
-@click.option("--min-presence", type=Presence(0, 1), default=0.0, metavar="P", help="Only where presence is P or more.")
+@click.option(
+    "--min-presence",
+    type=Presence(0, 1),
+    default=0.0,
+    metavar="P",
+    help="Only recordings whose presence is at least P.",
+)
 @click.option("--plot", metavar="OUT.png", type=click.Path(), help="Draw a timeline there: OUT.png or OUT.svg.")
 @an_object
 @as_json

@@ -45,7 +45,8 @@ export const STRINGS = {
     broken: "Something went wrong in this page; its console says what. Everything is still here.",
     // by the service's codes
     too_many_requests: "The service has too much to do just now.", deadline: "The service did not get round to it in time.",
-    body_too_large: "That is more than the {most} that the service takes.", body_too_slow: "It did not reach the service in time.",
+    body_too_large: "The upload is larger than the {most} that the service takes.",
+    body_too_slow: "The upload did not reach the service in time.",
     starting: "The service is still loading its model.", model_refused: "The service has no model that is fit to answer.",
     not_kept: "This service keeps no corrections.", internal_error: "Something went wrong in the service; its log says what.",
     again: "Try again", againIn: "Try again in {s} s",
@@ -118,7 +119,7 @@ export const STRINGS = {
     odd: "服务返回 {status}，没有说明原因。",
     broken: "此页面出了错，详情见浏览器控制台。内容都还在。",
     too_many_requests: "服务此刻太忙。", deadline: "服务没能及时处理。",
-    body_too_large: "超出了服务所接受的 {most}。", body_too_slow: "内容没有及时送达服务。",
+    body_too_large: "上传的内容超出了服务所接受的 {most}。", body_too_slow: "上传的内容没有及时送达服务。",
     starting: "服务还在加载模型。", model_refused: "服务没有可用的模型。",
     not_kept: "此服务不保存更正。", internal_error: "服务内部出错，详情见其日志。",
     again: "重试", againIn: "{s} 秒后可重试",
