@@ -257,7 +257,7 @@ interval lies wholly above its. Intervals resample scenes, which share a few hun
 voices they would be wider. *Audio only* has no picture and takes out the word that it hears most surely. *Separate,
 then recognise* (`blind_separation` in the JSON) has a separator of the same body, recipe and steps that is never told
 what to look for (permutation invariant training, arXiv 1607.00325); the speech classifier chooses between its two
-sounds, and is told where the word is; it is the CNN throughout. It is trained with `--blind`. *Ask for the two surest words*
-(`separate_then_recognise`) is no opponent but this extractor used the other way round: it takes out the two words that
+sounds, and is told where the word is; it is the CNN throughout. It is trained with `--blind`. *Ask for the two surest
+words* (`separate_then_recognise`) is no opponent but this extractor used the other way round: it takes out the two that
 it hears most surely and lets the classifier choose, so it ties where both are words of the scene, as for known voices.
 """

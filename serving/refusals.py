@@ -15,14 +15,6 @@ def shortened(name: str) -> str:
     return " ".join(name.split())[:MOST_NAMED]
 
 
-MOST_NAMED = 100
-
-
-def shortened(name: str) -> str:
-    """What a client made up, fit to stand in a message of one line."""
-    return " ".join(name.split())[:MOST_NAMED]
-
-
 class Refused(Exception):
     """A request that cannot be served, with the answer it gets.
 
