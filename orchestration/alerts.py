@@ -6,6 +6,7 @@ import dagster as dg
 import requests
 
 from orchestration.resources import Project
+from orchestration.runs import failure_reason
 
 
 @dg.run_failure_sensor(
@@ -37,8 +38,6 @@ def message(context: dg.RunFailureSensorContext) -> dict[str, str]:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    from orchestration.launch import failure_reason
-
     return f"{event.step_key}: {failure_reason(event)}"[:1000]
 
 

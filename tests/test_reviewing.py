@@ -197,13 +197,13 @@ def test_the_command_lists_what_waits_and_refuses_what_cannot_be_accepted(projec
     listed = capsys.readouterr().out
     assert f"{request(1)}  images  a → b  2026-03-02T12:00:00+00:00" in listed
     assert "unknown label 'zebra': 1" in listed
-    assert reviewing.main(["accept", request(2), request(8)]) == 2
+    assert apart.main(["orchestration.reviewing", "accept", request(2), request(8)]) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"seehear: {request(2)}: no consent",
         f"seehear: {request(8)}: no such answer in the log",
     ]
     assert reviewing.main(["reject", request(2), request(1)]) == 0
-    assert reviewing.main(["accept", request(1)]) == 2
+    assert apart.main(["orchestration.reviewing", "accept", request(1)]) == 2
     assert capsys.readouterr().err == f"seehear: {request(1)}: rejected\n"
 
 
