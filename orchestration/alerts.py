@@ -11,6 +11,7 @@ from orchestration.runs import failure_reason
 
 @dg.run_failure_sensor(
     minimum_interval_seconds=30,
+    monitor_all_code_locations=True,  # a run that a terminal started belongs to none
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells a webhook of every failed run: alerts.webhook in params.yaml, or SEEHEAR_WEBHOOK; off without.",
 )
