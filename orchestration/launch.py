@@ -12,7 +12,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContext
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from ml.config import MODALITIES, SPEECH_KINDS, UserError, project_root
+from ml.config import MODALITIES, SPEECH_KINDS, Paths, UserError, project_root
 from ml.files import turn_at
 from orchestration import champion, runs
 from orchestration.resources import Project
@@ -108,7 +108,13 @@ def _changed_on_disk(project: Project) -> set[str]:
     """Assets whose files no longer are what Dagster recorded: removed, or changed behind DVC's back."""
     from orchestration.assets.data import DATASETS
 
-    paths = project.paths
+    datasets = {f"prepared@{modality}": DATASETS[modality] for modality in MODALITIES}
+    stages = project.dvc.outdated()
+    return gone(project.paths) | {datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages}
+
+
+def gone(paths: Paths) -> set[str]:
+    """Assets whose models, report or Bento were removed or damaged; of the Bento, the champion's own."""
     files = {
         "image_classifier": paths.candidates / "image_classifier" / "model.json",
         **{
@@ -117,13 +123,19 @@ def _changed_on_disk(project: Project) -> set[str]:
         },
         "speech_extractor": paths.candidates / "speech_extractor" / "model.json",
         "evaluation_report": paths.reports / "evaluation.json",
-        "bento": paths.bentoml / "bentos" / "seehear",
     }
-    stages = project.dvc.outdated()
-    datasets = {f"prepared@{modality}": DATASETS[modality] for modality in MODALITIES}
-    gone = {name for name, file in files.items() if not file.exists()}
-    gone |= set() if champion.is_whole(paths) else {"champion"}
-    return gone | {datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages}
+    missing = {name for name, file in files.items() if not file.exists()}
+    missing |= set() if champion.is_whole(paths) else {"champion"}
+    return missing | (set() if _has_bento(paths) else {"bento"})
+
+
+def _has_bento(paths: Paths) -> bool:
+    from serving import packaging
+
+    try:
+        return bool(packaging.bento_of(packaging.read_champion(paths).tag, paths))
+    except UserError:
+        return False
 
 
 def _to_be_done(defs: dg.Definitions, project: Project, instance: dg.DagsterInstance) -> set[str]:

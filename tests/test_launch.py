@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import dagster as dg
 import pytest
 
-from ml.config import UserError
-from ml.files import turn_at
+from ml.config import Paths, UserError
+from ml.files import turn_at, write_json
 from orchestration.assets.common import in_turn
-from orchestration.launch import _alone, due_assets, stopped_at
+from orchestration.launch import _alone, due_assets, gone, stopped_at
 from orchestration.progress import progress_logger
 from orchestration.resources import CODE, Project
 from orchestration.runs import run_job
@@ -110,6 +110,14 @@ def test_what_a_blocking_check_stopped_at_is_due_again(breaks):
         due = due_assets(defs, instance, stopped_at(defs, instance))
         run_job(defs.resolve_job_def("lineage"), instance, asset_selection=due)
         assert due_assets(defs, instance, stopped_at(defs, instance)) == []
+
+
+def test_a_bento_of_another_model_is_not_the_champion_s(tmp_path):
+    paths = Paths(tmp_path, "starter")
+    write_json(paths.champion, {"tag": "seehear:new", "digest": "d"})
+    for version, due in (("old-c0de", True), ("new-c0de", False)):
+        write_json(paths.bentoml / "bentos" / "seehear" / version / "bento.yaml", {})
+        assert ("bento" in gone(paths)) == due
 
 
 def test_what_writes_models_waits_for_another_that_does(tmp_path):
