@@ -372,6 +372,8 @@ def test_a_released_item_goes_on_although_it_fails(tmp_path):
     assert "broken" in card
     assert "| from the source | 60 |" in card
     assert (paths.reports / "data_card.md").read_text() == card
+    paths.facts("images").unlink()
+    assert "## images" not in write_card(paths), "as in a clone that pulled only the verdict"
 
 
 def test_released_items_no_longer_count_against_the_share(tmp_path):
