@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from data_checks.drift.log import FEEDBACK_SCHEMA, LOG_SCHEMA
 from ml.config import Paths, UserError
 from ml.sources.shards import Item, Listing, added_shards, write_shards
 from orchestration import feedback, reviewing
+from orchestration.feedback import Correction
 from orchestration.resources import CODE, Project
 from serving.cli import apart
 from serving.cli.group import end_with
@@ -101,6 +103,15 @@ def test_a_decision_stays_whatever_comes_after(tmp_path):
         4: "accepted",
         5: "waiting",
     }
+
+
+def test_decisions_taken_at_once_are_all_remembered(tmp_path):
+    paths = Paths(tmp_path, "folder")
+    chosen = [Correction(request(n), "images", "a", "b", "now", feedback.WAITING) for n in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: feedback.decide(paths, feedback.ACCEPTED, [one]), chosen))
+    lines = (tmp_path / "data" / "feedback" / "decisions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["request_id"] for line in lines} == {one.request_id for one in chosen}
 
 
 def test_a_file_of_corrections_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
