@@ -38,7 +38,7 @@ def run_job(
     """Run a job in this process and tell of its steps; ops: their configuration, how: as execute_in_process takes it.
 
     Raises KeyboardInterrupt where a signal ended it; UserError with the reason where it failed, and with the step's
-    name where the job has several.
+    name unless the caller configured that step.
     """
     config = {"loggers": {"progress": {}}} | ({"ops": ops} if ops else {})
     result = job.execute_in_process(instance=instance, raise_on_error=False, run_config=config, **how)
@@ -47,7 +47,7 @@ def run_job(
     if blocked := _blocking_failures(result):  # first: their step fails too, in Dagster's words
         raise UserError(f"stopped by failed checks: {'; '.join(blocked)}. More: reports/data_docs, or `make ui`")
     for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
-        where = f"{event.step_key or job.name}: " if len(job.nodes) > 1 else ""
+        where = "" if event.step_key in (ops or {}) else f"{event.step_key or job.name}: "
         raise UserError(f"{where}{failure_reason(event)}")
     return result
 
