@@ -22,15 +22,21 @@ def card_file(paths: Paths) -> Path:
 
 
 def write_card(paths: Paths) -> str:
-    """Write reports/data_card.md about every modality that has been validated, and return its text.
+    """Write reports/data_card.md about every modality that is stored, measured and validated; return its text.
 
     Raises UserError where shards or a verdict cannot be read.
     """
-    made = [modality for modality in MODALITIES if (paths.validated(modality) / RELEASED).is_file()]
+    made = [modality for modality in MODALITIES if _is_there(paths, modality)]
     text = "\n".join([f"# Data card: {paths.source}", *(_section(paths, modality) for modality in made)]) + "\n"
     with whole_file(card_file(paths)) as new:
         new.write_text(text, encoding="utf-8")
     return text
+
+
+def _is_there(paths: Paths, modality: str) -> bool:
+    """A clone may have pulled some of it."""
+    released, facts = paths.validated(modality) / RELEASED, paths.facts(modality)
+    return released.is_file() and facts.is_file() and any(paths.raw(modality).glob("*.parquet"))
 
 
 def _section(paths: Paths, modality: str) -> str:

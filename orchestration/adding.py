@@ -1,10 +1,9 @@
 """`seehear add FOLDER | remove MODALITY ID… | relabel MODALITY ID LABEL` comes here: run the job `adding`.
 
-Exit codes: 0 something changed, 1 nothing did, 2 bad input, with one line for each fault, 70 a fault of ours.
+Exit codes: 0 something changed, 1 nothing did; those of faults are serving.cli.apart's.
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,21 +11,15 @@ import dagster as dg
 
 from ml.config import MODALITIES, UserError, project_root
 from orchestration.assets.added import ASSET
-from orchestration.launch import failure_reason, prepare_instance
+from orchestration.runs import metadata_of, prepare_instance, run_job
 
-CHANGED, NOTHING_CHANGED, BAD_INPUT = 0, 1, 2
+CHANGED, NOTHING_CHANGED = 0, 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    try:
-        config = _config(arguments)
-        prepare_instance(project_root())
-        changed = report(run(config))
-    except UserError as fault:
-        for line in str(fault).splitlines():
-            print(f"seehear: {line}", file=sys.stderr)
-        return BAD_INPUT
-    return CHANGED if changed else NOTHING_CHANGED
+    config = _config(arguments)
+    prepare_instance(project_root())
+    return CHANGED if report(run(config)) else NOTHING_CHANGED
 
 
 def report(done: dict[str, dict[str, Any]]) -> list[str]:
@@ -57,18 +50,8 @@ def run(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from orchestration.definitions import defs
 
     with dg.DagsterInstance.get() as instance:
-        result = defs.resolve_job_def("adding").execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            run_config={"ops": {"added": {"config": config}}, "loggers": {"progress": {"config": {"steps": 1}}}},
-        )
-    for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
-        raise UserError(failure_reason(event))
-    made = {event.asset_key: event for event in result.get_asset_materialization_events()}
-    return {
-        modality: {key: value.value for key, value in made[dg.AssetKey(name)].materialization.metadata.items()}
-        for modality, name in ASSET.items()
-    }
+        result = run_job(defs.resolve_job_def("adding"), instance, {"added": {"config": config}})
+    return {modality: metadata_of(result, name) for modality, name in ASSET.items()}
 
 
 def _told(modality: str, done: dict[str, Any]) -> list[str]:

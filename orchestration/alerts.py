@@ -6,10 +6,12 @@ import dagster as dg
 import requests
 
 from orchestration.resources import Project
+from orchestration.runs import failure_reason
 
 
 @dg.run_failure_sensor(
     minimum_interval_seconds=30,
+    monitor_all_code_locations=True,  # a run that a terminal started belongs to none
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Tells a webhook of every failed run: alerts.webhook in params.yaml, or SEEHEAR_WEBHOOK; off without.",
 )
@@ -37,8 +39,6 @@ def message(context: dg.RunFailureSensorContext) -> dict[str, str]:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    from orchestration.launch import failure_reason
-
     return f"{event.step_key}: {failure_reason(event)}"[:1000]
 
 

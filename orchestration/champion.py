@@ -16,29 +16,15 @@ from uuid import uuid4
 from ml.config import Paths, UserError
 from ml.files import turn_at
 from orchestration.resources import now
+from serving import packaging
 
 PROMOTED, KEPT, ROLLED_BACK = "promoted", "kept", "rolled_back"
 CARRIED = ("tag", "digest", "metrics", "reference", "data", "added", "weights", "made_of")  # by pointer and history
 
 
-def read_pointer(paths: Paths) -> dict | None:
-    """What models/champion.json says, None where there is no champion yet. Raises UserError where it says nothing."""
-    try:
-        pointer = json.loads(paths.champion.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as fault:
-        raise UserError(f"{paths.champion}: not JSON ({fault}); `seehear rollback` writes it anew") from None
-    if not isinstance(pointer, dict) or not {"tag", "digest"} <= pointer.keys():
-        raise UserError(f"{paths.champion}: names no tag and digest; `seehear rollback` writes it anew")
-    return pointer
-
-
 def usable_pointer(paths: Paths) -> dict:
     """The pointer. Raises UserError in one line where it is gone, or names a model whose files are gone."""
-    from serving import packaging
-
-    pointer = read_pointer(paths)
+    pointer = packaging.read_pointer(paths)
     if pointer is None:
         way_back = ", or `seehear rollback` to take up the last one" if history(paths) else ""
         raise UserError(f"{paths.champion}: there is no champion; run `make run`{way_back}")
@@ -54,8 +40,6 @@ def usable_pointer(paths: Paths) -> dict:
 
 def is_whole(paths: Paths) -> bool:
     """Whether there is a champion whose every file has the bytes that it was stored with."""
-    from serving import packaging
-
     try:
         bundle = packaging.stored_bundle(usable_pointer(paths)["tag"], paths)
     except UserError:
@@ -68,7 +52,7 @@ def reference_file(paths: Paths) -> Path:
 
     Raises UserError where there is no champion yet.
     """
-    pointer = read_pointer(paths)
+    pointer = packaging.read_pointer(paths)
     if pointer is None:
         raise UserError(f"{paths.champion}: there is no champion yet; run `make run` first")
     return paths.champion.parent / "references" / pointer["reference"]
@@ -149,7 +133,7 @@ def history(paths: Paths) -> list[dict]:
 
 def _remembered(paths: Paths) -> list[dict]:
     try:
-        pointer = read_pointer(paths)
+        pointer = packaging.read_pointer(paths)
     except UserError:
         return []
     told = [one for one in ((pointer or {}).get("previous"), pointer) if one]
@@ -224,7 +208,7 @@ def champions(paths: Paths) -> list[dict]:
 def present(paths: Paths) -> dict | None:
     """The champion as its pointer names it; where that is gone or says nothing, as the history does."""
     try:
-        if pointer := read_pointer(paths):
+        if pointer := packaging.read_pointer(paths):
             return pointer
     except UserError:
         pass
@@ -247,7 +231,7 @@ def _before(paths: Paths, digest: str | None) -> dict:
 
 def _names_one(paths: Paths) -> bool:
     try:
-        return read_pointer(paths) is not None
+        return packaging.read_pointer(paths) is not None
     except UserError:
         return False
 
@@ -270,7 +254,6 @@ def _named_in(former: list[dict], to: str) -> dict:
 def verify(paths: Paths, tag: str, digest: str) -> None:
     """Load a stored model, all files checked, and ask it its golden requests. Raises UserError where it is unfit."""
     from ml.predictor import Predictor
-    from serving import packaging
 
     predictor = Predictor.load(packaging.stored_bundle(tag, paths))
     if predictor.digest != digest:

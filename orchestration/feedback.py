@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_checks import drift
 from ml.config import MODALITIES, Paths, UserError
-from ml.files import whole_file
+from ml.files import turn_at, whole_file
 from ml.sources.folder import spelled
 from orchestration.resources import now
 from serving.keeping import MEDIA, KeptMedia
@@ -130,8 +130,7 @@ def decide(paths: Paths, decision: str, chosen: Sequence[Correction]) -> None:
     told = {"decision": decision, "when": now()}
     about = [{"request_id": one.request_id, "modality": one.modality, "label": one.label, **told} for one in chosen]
     file = _file(paths)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as draft:
+    with turn_at(file.with_name(f".{file.name}.lock")), whole_file(file) as draft:
         draft.write_text("".join(json.dumps(row) + "\n" for row in [*_decisions(paths), *about]))
 
 

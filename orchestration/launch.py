@@ -1,8 +1,6 @@
 """`make run`: materialize what is missing or stale, print the results, and ask the packaged service."""
 
 import json
-import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Set
@@ -14,10 +12,10 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContext
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from ml.config import MODALITIES, SPEECH_KINDS, UserError, load_settings, project_root
+from ml.config import MODALITIES, SPEECH_KINDS, Paths, UserError, project_root
 from ml.files import turn_at
 from orchestration import champion, runs
-from orchestration.resources import CODE, Project
+from orchestration.resources import Project
 from serving.cli.group import ended_in_order
 
 
@@ -26,7 +24,7 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         root = project_root()
-        prepare_instance(root)
+        runs.prepare_instance(root)
         materialize(root)
         show_results(root)
         with ended_in_order():  # the service has a session of its own, which no signal to this one reaches
@@ -38,17 +36,6 @@ def main() -> int:
         print("seehear: stopped; the next `make run` goes on from here", file=sys.stderr)
         return 130
     return 0
-
-
-def prepare_instance(root: Path) -> None:
-    """Dagster's home under var/, with the project's own instance settings (telemetry off), and no dead runs in it."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root / "var" / "dagster")))
-    home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(CODE / "orchestration" / "dagster.yaml", home / "dagster.yaml")
-    os.environ.setdefault("BENTOML_HOME", str(root / "models" / "bentoml"))
-    load_settings(root)
-    with dg.DagsterInstance.get() as instance:
-        runs.bury(instance)
 
 
 def materialize(root: Path) -> list[str]:
@@ -64,7 +51,7 @@ def materialize(root: Path) -> list[str]:
         while due := due_assets(defs, instance, _to_be_done(defs, project, instance)):
             if repeated := sorted({key.to_user_string() for key in due} & set(launched)):
                 raise UserError(f"{', '.join(repeated)}: still stale after a run; see `make ui` for the cause")
-            _run(defs, instance, due)
+            runs.run_job(defs.resolve_job_def("lineage"), instance, asset_selection=due)
             launched += [key.to_user_string() for key in due]
     print(f"{len(launched)} assets materialized" if launched else "everything is up to date", file=sys.stderr)
     return launched
@@ -121,7 +108,13 @@ def _changed_on_disk(project: Project) -> set[str]:
     """Assets whose files no longer are what Dagster recorded: removed, or changed behind DVC's back."""
     from orchestration.assets.data import DATASETS
 
-    paths = project.paths
+    datasets = {f"prepared@{modality}": DATASETS[modality] for modality in MODALITIES}
+    stages = project.dvc.outdated()
+    return gone(project.paths) | {datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages}
+
+
+def gone(paths: Paths) -> set[str]:
+    """Assets whose models, report or Bento were removed or damaged; of the Bento, the champion's own."""
     files = {
         "image_classifier": paths.candidates / "image_classifier" / "model.json",
         **{
@@ -130,13 +123,19 @@ def _changed_on_disk(project: Project) -> set[str]:
         },
         "speech_extractor": paths.candidates / "speech_extractor" / "model.json",
         "evaluation_report": paths.reports / "evaluation.json",
-        "bento": paths.bentoml / "bentos" / "seehear",
     }
-    stages = project.dvc.outdated()
-    datasets = {f"prepared@{modality}": DATASETS[modality] for modality in MODALITIES}
-    gone = {name for name, file in files.items() if not file.exists()}
-    gone |= set() if champion.is_whole(paths) else {"champion"}
-    return gone | {datasets.get(stage, f"raw_{stage.partition('@')[2]}") for stage in stages}
+    missing = {name for name, file in files.items() if not file.exists()}
+    missing |= set() if champion.is_whole(paths) else {"champion"}
+    return missing | (set() if _has_bento(paths) else {"bento"})
+
+
+def _has_bento(paths: Paths) -> bool:
+    from serving import packaging
+
+    try:
+        return bool(packaging.bento_of(packaging.read_champion(paths).tag, paths))
+    except UserError:
+        return False
 
 
 def _to_be_done(defs: dg.Definitions, project: Project, instance: dg.DagsterInstance) -> set[str]:
@@ -166,48 +165,6 @@ def changed_additions(project: Project, instance: dg.DagsterInstance) -> set[str
         if recorded and recorded.get("dagster/data_version") != now:
             changed.add(name)
     return changed
-
-
-def _run(defs: dg.Definitions, instance: dg.DagsterInstance, due: list[dg.AssetKey]) -> None:
-    job = defs.resolve_job_def("lineage")
-    result = job.execute_in_process(
-        instance=instance,
-        asset_selection=due,
-        raise_on_error=False,
-        run_config={"loggers": {"progress": {"config": {"steps": len(due)}}}},
-    )
-    if any(_interrupted(event) for event in result.all_events):
-        raise KeyboardInterrupt
-    if blocked := _blocking_failures(result):  # first: their step fails too, in Dagster's words
-        raise UserError(f"stopped by failed checks: {'; '.join(blocked)}. More: reports/data_docs, or `make ui`")
-    for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
-        raise UserError(f"{event.step_key or 'lineage'}: {failure_reason(event)}")
-
-
-def _interrupted(event: dg.DagsterEvent) -> bool:
-    error = getattr(event.event_specific_data, "error", None)
-    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
-
-
-def failure_reason(event: dg.DagsterEvent) -> str:
-    """The step's own words if it failed plainly, else the innermost error."""
-    data = event.event_specific_data
-    if failure := getattr(data, "user_failure_data", None):
-        return failure.description or failure.label
-    error = getattr(data, "error", None)
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message.strip() if error else event.message or "failed"
-
-
-def _blocking_failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    return [_reason_of(check) for check in result.get_asset_check_evaluations() if not check.passed and check.blocking]
-
-
-def _reason_of(check: dg.AssetCheckEvaluation) -> str:
-    observed = check.metadata.get("observed")
-    found = f" (observed {observed.value})" if observed else ""
-    return f"{check.asset_key.to_user_string()}: {check.check_name}{found}: {check.description}"
 
 
 def show_results(root: Path) -> None:

@@ -7,17 +7,17 @@ import time
 import dagster as dg
 
 
-@dg.logger(config_schema={"steps": int}, description="One line when a step starts, and one when it ends.")
-def progress_logger(init_context) -> logging.Logger:
+@dg.logger({}, description="One line when a step starts, and one when it ends.")
+def progress_logger(_) -> logging.Logger:
     logger = logging.Logger("seehear.progress", logging.DEBUG)
-    logger.addHandler(_Progress(init_context.logger_config["steps"]))
+    logger.addHandler(_Progress())
     return logger
 
 
 class _Progress(logging.Handler):
-    def __init__(self, steps: int):
+    def __init__(self):
         super().__init__()
-        self.steps, self.started = steps, {}
+        self.started: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         event = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")

@@ -17,6 +17,7 @@ from ml.config import MODALITIES, Paths, UserError
 from ml.files import sha256_of, whole_file, write_json
 from orchestration import champion
 from orchestration.resources import Project, digest, source_digest
+from serving.packaging import read_pointer
 
 if TYPE_CHECKING:
     from ml.evaluation import Decision, GateAnswers
@@ -87,7 +88,7 @@ def candidate_parts(paths: Paths, chosen: str) -> tuple[Path, Path, Path]:
 
 def _reigning(paths: Paths) -> dict | None:
     """The champion; where only its pointer is gone, the pointer is written anew from the history."""
-    if current := champion.read_pointer(paths):
+    if current := read_pointer(paths):
         return current
     last = champion.present(paths)
     if last is None:
@@ -98,7 +99,7 @@ def _reigning(paths: Paths) -> dict | None:
         return last
     fields = {name: last.get(name) for name in (*champion.CARRIED, "reason", "run")}
     champion.write_pointer(paths, {**fields, "since": last["at"], "previous": None})
-    return champion.read_pointer(paths)
+    return read_pointer(paths)
 
 
 def _described(report: Mapping, parts: tuple[Path, Path, Path]) -> dict:
@@ -201,10 +202,10 @@ def _promote(
     about |= {"licence": MODEL_LICENCE, "licences": licences(paths), "items": item_counts(paths)}
     least, bootstrap = settings.promotion.least_slice, settings.evaluation.bootstrap
     card = evaluation.model_card(report, answers, decision, about, least, bootstrap)
-    write_card(packaging.stored_bundle(tag, paths).parent, card)
+    write_model_card(packaging.stored_bundle(tag, paths).parent, card)
     champion.verify(paths, tag, model["digest"])
     model |= {"tag": tag, "reference": _keep_reference(paths, model["digest"])}
-    return champion.appoint(paths, model, champion.PROMOTED, decision.reason, run, champion.read_pointer(paths), at)
+    return champion.appoint(paths, model, champion.PROMOTED, decision.reason, run, read_pointer(paths), at)
 
 
 def _keep_reference(paths: Paths, model: str) -> str:
@@ -215,7 +216,7 @@ def _keep_reference(paths: Paths, model: str) -> str:
     return reference.name
 
 
-def write_card(folder: Path, card: Mapping) -> None:
+def write_model_card(folder: Path, card: Mapping) -> None:
     """Write the card beside a stored bundle: MODEL_CARD.md for people, model_card.json for programs."""
     from ml import evaluation
 

@@ -17,13 +17,12 @@ def main(action: str, words: list[str]) -> int:
             print("no default remote is set; `dvc remote add --default NAME URL` sets one", file=sys.stderr)
             return 1
         objects = repo.cloud.get_remote_odb()
-        held = [one for one in words if objects.exists(one)] if action == "held" else []
-        if action == "push":
-            objects.exists("0" * 32)  # nothing of this name; what counts is that there is an answer
+        objects.exists("0" * 32)  # nothing of this name; what counts is that there is an answer
         print("answers", flush=True)
         if action == "push":
             repo.push(targets=words)
-        print(*held, sep="\n")
+        else:
+            print(*objects.list_oids_exists(words), sep="\n")
     return 0
 
 

@@ -1,7 +1,7 @@
 """`seehear review` comes here, as [list | accept ID… | reject ID…] [--new-label LABEL]…: from corrections to data.
 
 `accept` adds what was sent, under its corrected label, by the job `adding`; ID `all` is everything that waits. Exit
-codes: 0 something was listed or decided, 1 nothing was, 2 bad input, with one line for each fault, 70 a fault of ours.
+codes: 0 something was listed or decided, 1 nothing was; those of faults are serving.cli.apart's.
 """
 
 import sys
@@ -11,33 +11,28 @@ from collections.abc import Sequence
 from ml.config import Paths, UserError, load_settings, project_root
 from orchestration import adding, feedback
 from orchestration.feedback import ACCEPTED, REJECTED, WAITING, Correction
-from orchestration.launch import prepare_instance
+from orchestration.runs import prepare_instance
 
-DONE, NOTHING, BAD_INPUT = 0, 1, 2
+DONE, NOTHING = 0, 1
 EVERYTHING = "all"
 SHOWN = 50
 
 
 def main(arguments: Sequence[str]) -> int:
-    try:
-        verb, ids, new_labels = _asked(list(arguments))
-        settings = load_settings()
-        paths = Paths(project_root(), settings.data.source)
-        feedback.remove_left(paths)
-        media = feedback.kept_media(paths)
-        found = feedback.corrections(paths, media, feedback.known_labels(paths, new_labels))
-        for line in found.unreadable:
-            print(f"seehear: {line}; what it holds is not seen", file=sys.stderr)
-        if verb == "list":
-            return _list(found)
-        chosen = _chosen(found, verb, ids)
-        if verb == "accept" and chosen:
-            _add(paths, media, chosen)
-        feedback.decide(paths, {"accept": ACCEPTED, "reject": REJECTED}[verb], chosen)
-    except UserError as fault:
-        for line in str(fault).splitlines():
-            print(f"seehear: {line}", file=sys.stderr)
-        return BAD_INPUT
+    verb, ids, new_labels = _asked(list(arguments))
+    settings = load_settings()
+    paths = Paths(project_root(), settings.data.source)
+    feedback.remove_left(paths)
+    media = feedback.kept_media(paths)
+    found = feedback.corrections(paths, media, feedback.known_labels(paths, new_labels))
+    for line in found.unreadable:
+        print(f"seehear: {line}; what it holds is not seen", file=sys.stderr)
+    if verb == "list":
+        return _list(found)
+    chosen = _chosen(found, verb, ids)
+    if verb == "accept" and chosen:
+        _add(paths, media, chosen)
+    feedback.decide(paths, {"accept": ACCEPTED, "reject": REJECTED}[verb], chosen)
     print(f"{verb}ed: {len(chosen)}")
     return DONE if chosen else NOTHING
 

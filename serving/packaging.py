@@ -39,13 +39,23 @@ class Champion:
 
 def read_champion(paths: Paths) -> Champion:
     """The champion. Raises UserError where there is none yet or the pointer cannot be read."""
+    pointer = read_pointer(paths)
+    if pointer is None:
+        raise UserError(f"{paths.champion}: there is no champion yet; run `make run` first")
+    return Champion(pointer["tag"], pointer["digest"])
+
+
+def read_pointer(paths: Paths) -> dict | None:
+    """What models/champion.json says, None where there is no champion yet. Raises UserError where it says nothing."""
     try:
         pointer = json.loads(paths.champion.read_text())
-        return Champion(pointer["tag"], pointer["digest"])
     except FileNotFoundError:
-        raise UserError(f"{paths.champion}: there is no champion yet; run `make run` first") from None
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise UserError(f"{paths.champion}: cannot be read as the champion's pointer: {fault!r}") from None
+        return None
+    except (OSError, ValueError) as fault:
+        raise UserError(f"{paths.champion}: not JSON ({fault}); `seehear rollback` writes it anew") from None
+    if not isinstance(pointer, dict) or not {"tag", "digest"} <= pointer.keys():
+        raise UserError(f"{paths.champion}: names no tag and digest; `seehear rollback` writes it anew")
+    return pointer
 
 
 def save_bundle_as_bento_model(bundle: Path, paths: Paths) -> str:

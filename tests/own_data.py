@@ -6,9 +6,6 @@ The photographs are random cuts of those that scikit-learn and matplotlib carry,
 from __future__ import annotations
 
 import io
-import struct
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -121,29 +118,14 @@ def recorded(clip: np.ndarray, rate_hz: int, channels: int, form: str, rng: np.r
     return out.getvalue()
 
 
-def speak(voice: str, lines: list[tuple[int, int, str]]) -> list[np.ndarray]:
-    """Words by one voice as int16 (samples,) at eSpeak NG's rate; a line is words a minute, pitch and word."""
-    import espeakng_loader
-
-    command = [sys.executable, "-I", "-S", espeak.__file__, espeakng_loader.get_library_path(), voice]
-    said = "\n".join(" ".join(map(str, line)) for line in lines).encode()
-    sound = subprocess.run(command, input=said, capture_output=True, check=True).stdout
-    clips, at = [], 0
-    while at < len(sound):
-        (samples,) = struct.unpack_from("<I", sound, at)
-        clips.append(np.frombuffer(sound, "<i2", samples, at + 4))
-        at += 4 + 2 * samples
-    return clips
-
-
 def _spoken(word: str, count: int, speakers: int, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
     """`count` clips, the speakers taking turns, each time at another speed and pitch."""
     voices = VOICES[:speakers]
     turns = [range(turn, count, len(voices)) for turn in range(len(voices))]
     clips: dict[int, tuple[str, np.ndarray]] = {}
     for voice, own in zip(voices, turns, strict=True):
-        lines = [(int(rng.integers(110, 221)), int(rng.integers(15, 86)), word) for _ in own]
-        for item, clip in zip(own, speak(voice, lines) if lines else [], strict=True):
+        lines = [f"{rng.integers(110, 221)} {rng.integers(15, 86)} {word}" for _ in own]
+        for item, clip in zip(own, starter.spoken(voice, lines) if lines else [], strict=True):
             clips[item] = voice.partition("+")[2], clip
     return [clips[item] for item in range(count)]
 

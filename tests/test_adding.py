@@ -21,7 +21,7 @@ from ml.config import MODALITIES, Paths, UserError
 from ml.datasets import raw_digest
 from ml.sources import added
 from ml.sources.shards import SCHEMA, Item, Listing, added_shards, amended_batches, item_batches, write_shards
-from orchestration.assets.added import Amendment, _amended
+from orchestration.assets.added import Amendment, _amended, _written
 from orchestration.dvc import DvcPipeline
 from orchestration.launch import changed_additions
 from orchestration.mending import dvc_hash
@@ -163,11 +163,21 @@ def test_what_was_measured_before_counts_as_stored(paths, tmp_path):
     assert (addition.rows, addition.known) == (1, 1)
 
 
+def test_what_is_stored_and_not_measured_yet_counts_as_well(paths, tmp_path):
+    own = write_folder(tmp_path / "own", {"images/a/copy.png": picture(0), TAKEN: picture(50)})
+    (addition,) = added.add_folder(paths, own)
+    assert (addition.rows, addition.known) == (1, 1)
+    with pytest.raises(UserError, match="the same bytes are 0, labelled 'a'; use `seehear relabel images 0 b`"):
+        added.add_folder(paths, write_folder(tmp_path / "other", {"images/b/copy.png": picture(0)}))
+
+
 def test_what_was_removed_may_come_back(paths, tmp_path):
     own = write_folder(tmp_path / "own", {TAKEN: picture(50)})
     tracked(added.add_folder(paths, own)[0])
     (name,) = set(stored(paths)) - set("012345")
-    tracked(added.remove(paths, "images", [name, "0"]))
+    gone = added.remove(paths, "images", [name, "0", "0"])
+    tracked(gone)
+    assert gone.removed == 2
     assert set(stored(paths)) == set("12345")
     (back,) = added.add_folder(paths, own)
     tracked(back)
@@ -183,6 +193,8 @@ def test_a_relabelled_item_keeps_everything_else(paths):
     (row,) = [row for _, batch in item_batches(paths, "images") for row in batch.to_pylist() if row["id"] == "0"]
     assert row == rows_of["0"] | {"label": "b"}
     assert added.relabel(paths, "images", {"0": "b"}).file is None
+    tracked(added.relabel(paths, "images", {"0": " a\u0308 "}))
+    assert stored(paths)["0"][1] == "ä"
 
 
 def test_the_history_tells_what_every_shard_did(paths, tmp_path):
@@ -227,6 +239,11 @@ def test_items_that_are_nowhere_cannot_be_removed_or_relabelled(paths):
     for call in (lambda: added.remove(paths, "images", ["0", "x"]), lambda: added.relabel(paths, "images", {"x": "a"})):
         with pytest.raises(UserError, match=r"^x: no such item among the images of folder$"):
             call()
+
+
+def test_one_run_does_one_thing():
+    with pytest.raises(UserError, match=r"^run config: folder, remove: expected one of them at a time$"):
+        _written(Project(root="nowhere"), Amendment(folder="own", remove=["0"]))
 
 
 # the command, on a real project: DVC, git and a Dagster instance

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 import yaml
 from conftest import free_port
+from dagster._core.definitions.run_status_sensor_definition import RunStatusSensorCursor
 from renewal import Simulated, simulated_project
 
 from orchestration import alerts
@@ -61,12 +62,16 @@ def failed(tmp_path_factory):
         yield project, instance, result.dagster_run, event
 
 
-def alerted(failed, webhook: str | None, timeout_s: float = 5.0) -> dg.SkipReason | None:
-    project, instance, run, event = failed
+def set_webhook(project: Simulated, webhook: str | None, timeout_s: float = 5.0) -> None:
     file = project.paths.root / "params.yaml"
     tree = yaml.safe_load(file.read_text())
     tree["alerts"] = {"webhook": webhook, "timeout_s": timeout_s}
     file.write_text(yaml.safe_dump(tree))
+
+
+def alerted(failed, webhook: str | None, timeout_s: float = 5.0) -> dg.SkipReason | None:
+    project, instance, run, event = failed
+    set_webhook(project, webhook, timeout_s)
     context = dg.build_run_status_sensor_context(
         "alert_on_failure", event, instance, run, resources={"project": Simulated(root=project.root)}
     ).for_run_failure()
@@ -81,6 +86,17 @@ def test_a_failed_run_is_told_with_its_job_its_reason_and_why_it_was_started(fai
     assert message["started_because"] == "tried by a test"
     assert message["text"].startswith("SeeHear: rollback failed")
     assert "\n" not in message["text"]
+
+
+def test_the_daemon_hears_of_a_run_that_a_terminal_started(failed, webhook):
+    project, instance, *_ = failed
+    set_webhook(project, webhook.url)
+    before = RunStatusSensorCursor(record_id=-1).to_json()
+    with dg.build_sensor_context(
+        instance, before, repository_name="__repository__", resources={"project": project}
+    ) as context:
+        alerts.alert_on_failure.evaluate_tick(context)
+    assert [message["job"] for message in webhook.told] == ["rollback"]
 
 
 def test_without_a_webhook_nothing_is_told_and_that_is_said(failed):

@@ -55,11 +55,11 @@ def models(stored) -> list[dict]:
 
 
 def promote(paths: Paths, model: dict, reason: str = "better") -> None:
-    champion.appoint(paths, model, PROMOTED, reason, "run", champion.read_pointer(paths))
+    champion.appoint(paths, model, PROMOTED, reason, "run", packaging.read_pointer(paths))
 
 
 def at_work(paths: Paths) -> str:
-    pointer = champion.read_pointer(paths)
+    pointer = packaging.read_pointer(paths)
     assert pointer
     return pointer["digest"]
 

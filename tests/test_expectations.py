@@ -16,7 +16,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from data_checks.card import write_card
-from data_checks.comparisons.columns import clusters
 from data_checks.expectations import (
     SUITES,
     Verdict,
@@ -30,7 +29,7 @@ from data_checks.expectations.__main__ import main
 from data_checks.expectations.quarantine import preview, read_released, released_list
 from data_checks.facts import measure_shards
 from ml.config import SOURCES, Paths, UserError
-from ml.datasets import raw_digest
+from ml.datasets import near_copies, raw_digest
 from ml.media import decode_picture, encode_png, encode_wav
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -162,7 +161,7 @@ def test_the_data_docs_load_nothing_from_elsewhere(clean):
 
 
 FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "cut_off": (lambda: encode_wav(clip(90), RATE_HZ)[:3000], "audio_whole"),
+    "cut_off": (lambda: encode_wav(clip(90), RATE_HZ)[:3000], "audio_decodable"),
     "empty_file": (lambda: b"", "audio_decodable"),
     "silent": (lambda: encode_wav(np.zeros(2400), RATE_HZ), "audio_not_silent"),
     "overdriven": (lambda: encode_wav(np.clip(20 * clip(91), -1, 1), RATE_HZ), "audio_not_clipped"),
@@ -300,7 +299,7 @@ def test_near_copies_across_the_publishers_split_stop_everything(tmp_path):
     items += [dataclasses.replace(items[3], id="leaked", content=encode_wav(waveform, RATE_HZ), split="test")]
     paths, verdict = judge(tmp_path, "audio", items)
     assert [result.name for result in verdict.failures] == ["audio_no_near_leak"]
-    assert set(clusters(paths.validated("audio"))) == {"clip_3", "leaked"}
+    assert set(near_copies(paths, "audio")) == {"clip_3", "leaked"}
 
 
 def test_near_copies_in_one_split_are_told_of_and_go_on(tmp_path):
@@ -313,7 +312,7 @@ def test_near_copies_in_one_split_are_told_of_and_go_on(tmp_path):
     assert verdict.quarantined == 0
     assert by_name["image_no_near_copy"].observed["examples"] == ["enlarged"]
     assert set(by_name["image_near_label_agreed"].observed["examples"]) == {"digit_4", "enlarged"}
-    assert set(clusters(paths.validated("images"))) == {"digit_4", "enlarged"}
+    assert set(near_copies(paths, "images")) == {"digit_4", "enlarged"}
     assert "digit_4, enlarged" in docs_page(paths, "images").read_text()
 
 
@@ -372,6 +371,8 @@ def test_a_released_item_goes_on_although_it_fails(tmp_path):
     assert "broken" in card
     assert "| from the source | 60 |" in card
     assert (paths.reports / "data_card.md").read_text() == card
+    paths.facts("images").unlink()
+    assert "## images" not in write_card(paths), "as in a clone that pulled only the verdict"
 
 
 def test_released_items_no_longer_count_against_the_share(tmp_path):

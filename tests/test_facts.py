@@ -303,20 +303,19 @@ def test_what_stands_behind_the_end_is_counted():
         assert measure(whole + bytes(100))["bytes_after_end"] == 100
 
 
-def test_a_whole_wav_declares_what_it_holds():
+def test_a_whole_wav_says_what_it_is():
     measured = measure_recording(encode_wav(tone(), RATE_HZ))
     assert measured["decodable"]
-    assert measured["declared_samples"] == measured["decoded_samples"] == RATE_HZ
     assert (measured["sample_rate_hz"], measured["channels"], measured["format"]) == (RATE_HZ, 1, "WAV")
 
 
-def test_a_wav_cut_in_half_declares_more_than_it_holds():
-    whole = encode_wav(tone(), RATE_HZ)
-    measured = measure_recording(whole[: len(whole) // 2])
-    assert not measured["decodable"]
-    assert "cut short" in measured["error"]
-    assert measured["declared_samples"] == RATE_HZ
-    assert measured["decoded_samples"] < RATE_HZ / 2
+def test_a_recording_cut_in_half_is_a_row_with_a_reason():
+    flac = io.BytesIO()
+    soundfile.write(flac, tone(), RATE_HZ, format="FLAC")
+    for whole in (encode_wav(tone(), RATE_HZ), flac.getvalue()):
+        measured = measure_recording(whole[: len(whole) // 2])
+        assert not measured["decodable"]
+        assert "cut short" in measured["error"] or "cannot be decoded" in measured["error"]
 
 
 @pytest.mark.parametrize("measure", [measure_picture, measure_recording])
@@ -365,8 +364,6 @@ def test_a_wav_that_declares_four_gigabytes_is_a_row_with_a_reason():
         measured, peak = peak_bytes(measure_recording, whole[:4] + claim + whole[8:40] + claim + whole[44:])
         assert not measured["decodable"]
         assert "are there" in measured["error"] or "cut short" in measured["error"]
-        assert measured["declared_samples"] == size // 2
-        assert measured["decoded_samples"] == RATE_HZ
         assert peak < 20 << 20
 
 
@@ -391,7 +388,6 @@ def test_two_hours_are_measured_in_bounded_memory():
             file.write(np.zeros(60 * 16_000, np.int16))
     measured, peak = peak_bytes(measure_recording, stream.getvalue())
     assert "longer than the 180 s that are allowed" in measured["error"]
-    assert measured["declared_samples"] == 2 * 3600 * 16_000
     assert peak < 64 << 20  # the whole would be 460 MB
 
 

@@ -1,22 +1,21 @@
 """Which assets a launch brings up to date, wave by wave, on a real Dagster instance."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import dagster as dg
 import pytest
 import torch
 
-from ml.config import UserError
-from ml.files import turn_at
+from ml.config import Paths, UserError
+from ml.files import turn_at, write_json
 from orchestration.assets.common import in_turn, use_free_cores
-from orchestration.launch import _alone, _run, due_assets, stopped_at
+from orchestration.launch import _alone, due_assets, gone, stopped_at
 from orchestration.progress import progress_logger
 from orchestration.resources import CODE, Project
+from orchestration.runs import run_job
 
 
 def defined(edges: dict[str, tuple[str, ...]], codes: dict[str, str], versions: dict[str, str]) -> dg.Definitions:
@@ -107,10 +106,19 @@ def test_what_a_blocking_check_stopped_at_is_due_again(breaks):
             with pytest.raises(
                 UserError, match="cannot be asked" if breaks else "stopped by failed checks: data: sound"
             ):
-                _run(defs, instance, due)
+                run_job(defs.resolve_job_def("lineage"), instance, asset_selection=due)
         fine.append(True)
-        _run(defs, instance, due_assets(defs, instance, stopped_at(defs, instance)))
+        due = due_assets(defs, instance, stopped_at(defs, instance))
+        run_job(defs.resolve_job_def("lineage"), instance, asset_selection=due)
         assert due_assets(defs, instance, stopped_at(defs, instance)) == []
+
+
+def test_a_bento_of_another_model_is_not_the_champion_s(tmp_path):
+    paths = Paths(tmp_path, "starter")
+    write_json(paths.champion, {"tag": "seehear:new", "digest": "d"})
+    for version, due in (("old-c0de", True), ("new-c0de", False)):
+        write_json(paths.bentoml / "bentos" / "seehear" / version / "bento.yaml", {})
+        assert ("bento" in gone(paths)) == due
 
 
 def test_what_writes_models_waits_for_another_that_does(tmp_path):
@@ -150,22 +158,6 @@ def test_beside_busy_processes_a_training_takes_one_thread_unless_told_how_many(
             process.wait()
 
 
-def test_an_interrupted_run_ends_as_stopped_and_not_as_a_fault_of_the_step():
-    @dg.asset
-    def slow():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(30)
-
-    @dg.asset(deps=[slow])
-    def after():
-        raise AssertionError("started after the interrupt")
-
-    job = dg.define_asset_job("lineage", selection=dg.AssetSelection.all())
-    defs = dg.Definitions([slow, after], jobs=[job], loggers={"progress": progress_logger})
-    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(KeyboardInterrupt):
-        _run(defs, instance, [dg.AssetKey("slow"), dg.AssetKey("after")])
-
-
 def test_a_second_launch_in_the_same_folder_is_refused_until_the_first_is_gone(tmp_path):
     command = [sys.executable, "-m", "orchestration.launch"]
     (tmp_path / "params.yaml").symlink_to(CODE / "params.yaml")
@@ -176,5 +168,7 @@ def test_a_second_launch_in_the_same_folder_is_refused_until_the_first_is_gone(t
     assert second.stderr.splitlines()[-1] == (
         f"seehear: {tmp_path}: another `make run` is at work here; wait until it ends, or stop it"
     )
+    assert (tmp_path / "var" / "dagster" / "dagster.yaml").is_file()
+    assert not (tmp_path / "home").exists(), "the home that the shell names is somebody else's"
     with _alone(Project(root=str(tmp_path))):
         pass

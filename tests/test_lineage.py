@@ -1,6 +1,7 @@
 """The lineage as Dagster sees it: keys, dependencies, checks, jobs; a change of it shows in lineage.txt."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -9,6 +10,8 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 
 from data_checks.expectations import SUITES
 from orchestration import automation, previews, resources
+from orchestration.assets.common import SETTINGS
+from orchestration.assets.data import raw_settings
 from orchestration.definitions import defs
 from orchestration.launch import _Loading
 from serving import packaging
@@ -100,6 +103,22 @@ def test_the_bento_is_due_when_anything_in_it_changes(graph, tmp_path, monkeypat
     with (tmp_path / changed).open("a") as file:
         file.write("\n")
     assert resources.files_digest(packaging.packed()) != before
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "counts"),
+    [
+        ("checks", {"max_quarantine_share": 0.5}, True),
+        ("data", {"source": "folder"}, True),
+        ("data", {"folder": "own"}, True),
+        ("data", {"group_pattern": "^(?P<group>.)"}, True),
+        ("data", {"shard_rows": 7}, True),
+        ("data", {"seed": 1, "test_share": 0.2, "image_side": 9, "sample_rate_hz": 8000, "mirror": "near"}, False),
+    ],
+)
+def test_raw_data_are_due_when_a_setting_of_their_stages_changes_and_no_other(section, changed, counts):
+    changed = replace(SETTINGS, **{section: replace(getattr(SETTINGS, section), **changed)})
+    assert (raw_settings(changed) != raw_settings(SETTINGS)) == counts
 
 
 # staleness, over a real instance that recorded one materialization of everything

@@ -1,12 +1,16 @@
 """Data that comes from a remote, heals, and waits for its turn: DVC, git and a real S3 server on this machine."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ from ml.datasets import load_images
 from orchestration import dvc
 from orchestration.dvc import DvcPipeline
 from orchestration.evidence import new_labels
-from orchestration.mending import dvc_hash, release_dead_locks
+from orchestration.mending import Output, dvc_hash, release_dead_locks
 
 STAGES = ("raw@images", "facts@images", "validated@images", "prepared@images")
 BUCKET = "seehear"
@@ -167,19 +171,41 @@ def test_a_remote_that_does_not_help_neither_fails_nor_hangs(trouble, own, capfd
     assert ("going on without it" in capfd.readouterr().err) == (trouble != "empty")
 
 
+@contextlib.contextmanager
 def silent_server():
     """A port that takes connections and never answers."""
-    import contextlib
-    import socket
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
 
-    @contextlib.contextmanager
-    def listening():
-        with socket.socket() as server:
-            server.bind(("127.0.0.1", 0))
-            server.listen()
-            yield server.getsockname()[1]
 
-    return listening()
+def test_a_remote_that_answers_is_waited_for_however_much_it_is_asked(slow, monkeypatch):
+    monkeypatch.setattr(dvc, "REMOTE_ANSWERS_S", 10)
+    with slow_server(0.25) as address:
+        set_remote(slow, address)
+        asked = [Output(f"{n}.dvc", slow / f"{n}", f"{n:032x}") for n in range(60)]
+        assert DvcPipeline(Paths(slow, "starter"))._on_remote(asked) == asked
+
+
+@contextlib.contextmanager
+def slow_server(takes_s: float):
+    """A server that has everything, and takes its time for every answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(takes_s)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/data"
+        server.shutdown()
 
 
 # healing

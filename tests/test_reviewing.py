@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from data_checks.drift.log import FEEDBACK_SCHEMA, LOG_SCHEMA
 from ml.config import Paths, UserError
 from ml.sources.shards import Item, Listing, added_shards, write_shards
 from orchestration import feedback, reviewing
+from orchestration.feedback import Correction
 from orchestration.resources import CODE, Project
 from serving.cli import apart
 from serving.cli.group import end_with
@@ -101,6 +103,15 @@ def test_a_decision_stays_whatever_comes_after(tmp_path):
         4: "accepted",
         5: "waiting",
     }
+
+
+def test_decisions_taken_at_once_are_all_remembered(tmp_path):
+    paths = Paths(tmp_path, "folder")
+    chosen = [Correction(request(n), "images", "a", "b", "now", feedback.WAITING) for n in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: feedback.decide(paths, feedback.ACCEPTED, [one]), chosen))
+    lines = (tmp_path / "data" / "feedback" / "decisions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["request_id"] for line in lines} == {one.request_id for one in chosen}
 
 
 def test_a_file_of_corrections_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
@@ -197,13 +208,13 @@ def test_the_command_lists_what_waits_and_refuses_what_cannot_be_accepted(projec
     listed = capsys.readouterr().out
     assert f"{request(1)}  images  a → b  2026-03-02T12:00:00+00:00" in listed
     assert "unknown label 'zebra': 1" in listed
-    assert reviewing.main(["accept", request(2), request(8)]) == 2
+    assert apart.main(["orchestration.reviewing", "accept", request(2), request(8)]) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"seehear: {request(2)}: no consent",
         f"seehear: {request(8)}: no such answer in the log",
     ]
     assert reviewing.main(["reject", request(2), request(1)]) == 0
-    assert reviewing.main(["accept", request(1)]) == 2
+    assert apart.main(["orchestration.reviewing", "accept", request(1)]) == 2
     assert capsys.readouterr().err == f"seehear: {request(1)}: rejected\n"
 
 

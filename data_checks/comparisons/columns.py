@@ -106,14 +106,3 @@ def write_comparisons(items: pd.DataFrame, folder: Path) -> None:
     named = {"id": "id", "shard": "shard", "label": "label", "suggested": "label_suggested", "quality": "label_quality"}
     columns = {name: doubted[column].tolist() for name, column in named.items()}
     pq.write_table(pa.table(columns, schema=LABEL_ERRORS_SCHEMA), folder / LABEL_ERRORS, compression="zstd")
-
-
-def clusters(folder: Path) -> dict[str, int]:
-    """The clusters in similar.parquet of a validated folder, by id. Raises UserError where there is no such file."""
-    import pyarrow.parquet as pq
-
-    file = folder / SIMILAR
-    if not file.is_file():
-        raise UserError(f"{file}: expected the clusters of near copies, found none; run `dvc repro`")
-    table = pq.read_table(file)
-    return dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))

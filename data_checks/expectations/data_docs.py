@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import html
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from data_checks.comparisons.columns import LABEL_ERRORS, SIMILAR
 from data_checks.expectations.quarantine import QUARANTINE, RELEASED, how_to_release
 from data_checks.expectations.verdicts import Result, Verdict, read_verdict, write_verdict
-from ml.files import whole_file, whole_folder
+from ml.files import turn_at, whole_file, whole_folder
 
 HERE = Path(__file__).parent
 STYLE = HERE / "data_docs.css"
@@ -39,24 +36,16 @@ def publish(site: Path, place: Path, source: str, suite: str, verdict: Verdict, 
     suites is written anew.
     """
     root = place.parents[1]
-    root.mkdir(parents=True, exist_ok=True)
-    with _alone(root), whole_folder(place) as folder:
+    alone = root / ".lock"  # images and audio may be validated together, and the front page lists them all
+    with turn_at(alone), whole_folder(place) as folder:
         for kind in ("validations", "expectations"):
             shutil.copytree(site / kind, folder / kind)
         for page in folder.rglob("*.html"):
             page.write_text(offline(page.read_text(encoding="utf-8")), encoding="utf-8")
         write_verdict(folder, verdict)
         (folder / "index.html").write_text(_suite_page(folder, source, suite, verdict, listings), encoding="utf-8")
-    with _alone(root):
+    with turn_at(alone):
         _write_front_page(root)
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One process at a time: images and audio may be validated together, and the front page lists them all."""
-    with (root / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def offline(page: str) -> str:

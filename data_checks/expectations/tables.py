@@ -62,11 +62,6 @@ def _earlier_copies(frame: pd.DataFrame) -> pd.Series:
 ITEM_COLUMNS = (
     Derived("other_labels", ("content_sha256", "label"), lambda f: _distinct(f, "content_sha256", "label") - 1),
     Derived("earlier_copies", ("content_sha256", "split"), _earlier_copies),
-    Derived(
-        "missing_samples",
-        ("declared_samples", "decoded_samples"),
-        lambda f: f["declared_samples"] - f["decoded_samples"],
-    ),
 )
 SET_COLUMNS = (
     Derived("class_rows", ("label",), _class_rows),

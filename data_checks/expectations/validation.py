@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from data_checks.comparisons.columns import clusters, write_comparisons
+from data_checks.comparisons.columns import write_comparisons
 from data_checks.expectations import data_docs, tables
 from data_checks.expectations.quarantine import NEVER_RELEASED, read_released, write_quarantine, write_released
 from data_checks.expectations.suites import KEPT_SHARE, MAX_SHARE, SUITES, Expectation
@@ -79,8 +79,9 @@ def validate_prepared(paths: Paths, modality: str, folder: Path) -> Verdict:
     Raises UserError where the set cannot be read.
     """
     name = f"prepared_{modality}"
-    validated = paths.validated(modality)
-    near = clusters(validated) if validated.is_dir() else {}
+    from ml.datasets import near_copies
+
+    near = near_copies(paths, modality) if paths.validated(modality).is_dir() else {}
     table, digest = tables.prepared_table(folder, modality, near)
     with _Project(paths, name) as project:
         judged = project.judge("set", SUITES[name], table, 0.0)

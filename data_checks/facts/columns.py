@@ -10,7 +10,7 @@ KEYS += [("decodable", pa.bool_()), ("error", pa.string()), ("content_sha256", p
 TEXTS = {"images": ("format", "mode"), "audio": ("format", "subtype")}
 WHOLE = {
     "images": ("width_px", "height_px", "channels", "bytes_after_end"),
-    "audio": ("sample_rate_hz", "channels", "declared_samples", "decoded_samples", "bytes_after_end"),
+    "audio": ("sample_rate_hz", "channels", "bytes_after_end"),
 }
 REAL = {
     "images": (

@@ -49,19 +49,6 @@ def recording_structure(content: bytes) -> Structure:
     return Structure("damaged: a WAV without its data")
 
 
-def declared_wave_bytes(content: bytes) -> int | None:
-    """Bytes of sound that the data chunk of a WAV declares, whether they are there or not; None where there is none."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return None
-    at = 12
-    while at + 8 <= len(content):
-        kind, size = struct.unpack_from("<4sI", content, at)
-        if kind == b"data":
-            return size
-        at += 8 + size + size % 2
-    return None
-
-
 def _jpeg(content: bytes) -> Structure:
     stream = jpeg_stream(content)
     if damage := stream.damage or jpeg_codes_damage(content, stream):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import struct
 
 import numpy as np
 
-from data_checks.facts.containers import declared_wave_bytes, picture_structure, recording_structure
+from data_checks.facts.containers import picture_structure, recording_structure
 from data_checks.facts.pictures import stacked_picture_facts
 from data_checks.facts.recordings import channel_facts, recording_facts
 from ml import media
@@ -58,7 +57,7 @@ def measure_recording(data: bytes) -> dict:
         return {**row, "decodable": False, "error": _one_line(fault)}
     if structure.damage:
         return {**row, "decodable": False, "error": f"recording: {structure.damage}"}
-    row |= {"decodable": True, "error": None, "decoded_samples": len(waveform), "sample_rate_hz": rate_hz}
+    row |= {"decodable": True, "error": None, "sample_rate_hz": rate_hz}
     content = hashlib.sha256(np.int64(rate_hz).tobytes() + media.to_int16(waveform).tobytes())
     row |= {"content_sha256": content.hexdigest(), "bytes_after_end": structure.bytes_after_end}
     row |= recording_facts(waveform, rate_hz) | (_channels(data) if row["channels"] > 1 else {})
@@ -95,25 +94,15 @@ def _picture_header(data: bytes) -> dict:
 
 
 def _recording_header(data: bytes) -> dict:
-    """What a recording's header says, and its true length where that differs. Raises UserError where there is none."""
+    """What a recording's header says. Raises UserError where there is none."""
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            row = {"format": file.format, "subtype": file.subtype, "channels": file.channels}
-            row |= {"sample_rate_hz": file.samplerate, "declared_samples": _declared_samples(data, file.frames)}
-            return row if row["declared_samples"] == file.frames else {**row, "decoded_samples": file.frames}
+            kind = {"format": file.format, "subtype": file.subtype}
+            return kind | {"channels": file.channels, "sample_rate_hz": file.samplerate}
     except Exception as fault:  # soundfile raises its own types and, on damaged input, others
         raise UserError(f"recording: cannot be decoded as a recording: {_one_line(fault)}") from fault
-
-
-def _declared_samples(data: bytes, frames: int) -> int:
-    """Samples that the file says it holds: of a WAV its data chunk, since libsndfile quietly reports what is left."""
-    declared = declared_wave_bytes(data)
-    if declared is None:
-        return frames
-    (frame_bytes,) = struct.unpack_from("<H", data, data.index(b"fmt ") + 20)
-    return max(frames, declared // frame_bytes) if frame_bytes and declared > len(data) else frames
 
 
 def _channels(data: bytes) -> dict:

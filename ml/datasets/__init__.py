@@ -9,6 +9,7 @@ from ml.datasets.sets import (
     joined,
     load_images,
     load_speech,
+    near_copies,
     raw_digest,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "joined",
     "load_images",
     "load_speech",
+    "near_copies",
     "raw_digest",
 ]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ml import media
 from ml.config import Data, Paths, UserError
-from ml.datasets.sets import raw_digest, require_validated
+from ml.datasets.sets import near_copies, raw_digest, require_validated
 from ml.datasets.splits import SPLITS, Division, Row, Shares, divide
 from ml.files import beside, empty_beside, publish, sha256_of, write_json
 from ml.sources.shards import added_at, added_shards, item_batches
@@ -96,7 +96,7 @@ def _divided(paths: Paths, modality: str, data: Data) -> tuple[pa.Table, Divisio
     facts = pq.read_table(paths.facts(modality), columns=[*KEYS, *SHAPE[modality]])
     facts = facts.filter(pc.and_(facts["content_sha256"].is_valid(), facts["label"].is_valid()))  # type: ignore[attr-defined]
     shares = Shares(data.validation_share, data.gate_share, data.test_share)
-    whole = divide(_rows(facts, _near_copies(paths, modality)), shares, data.seed)
+    whole = divide(_rows(facts, near_copies(paths, modality)), shares, data.seed)
     accepted = _outside(facts["id"], _held(paths, modality)).to_pylist()
     splits = [split for split, kept in zip(whole.splits, accepted, strict=True) if kept]
     return facts.filter(pa.array(accepted)), replace(whole, splits=splits)
@@ -119,15 +119,6 @@ def _rows(facts: pa.Table, near: dict[str, int]) -> list[Row]:
     return [
         replace(row, content=first.setdefault(near[row.id], row.content)) if row.id in near else row for row in rows
     ]
-
-
-def _near_copies(paths: Paths, modality: str) -> dict[str, int]:
-    """The cluster of every item that validation found to be a near copy of another."""
-    file = paths.validated(modality) / "similar.parquet"
-    if not file.is_file():
-        raise UserError(f"{file}: expected the clusters of near copies, found none; run `dvc repro`")
-    found = pq.read_table(file, columns=["id", "cluster"])
-    return dict(zip(found["id"].to_pylist(), found["cluster"].to_pylist(), strict=True))
 
 
 def _write_index(folder: Path, facts: pa.Table, division: Division, columns: dict[str, list[int]]) -> None:

@@ -122,6 +122,18 @@ def require_validated(paths: Paths, modality: str, digest: str) -> None:
         )
 
 
+def near_copies(paths: Paths, modality: str) -> dict[str, int]:
+    """The cluster of every item that validation found to be a near copy of another, by id.
+
+    Raises UserError where they were not sought.
+    """
+    file = paths.validated(modality) / "similar.parquet"
+    if not file.is_file():
+        raise UserError(f"{file}: expected the clusters of near copies, found none; run `dvc repro`")
+    found = pq.read_table(file, columns=["id", "cluster"])
+    return dict(zip(found["id"].to_pylist(), found["cluster"].to_pylist(), strict=True))
+
+
 def load_images(paths: Paths) -> ImageSet:
     """The prepared pictures. Raises UserError unless they and the data they were made of passed their checks."""
     meta, index, digest = _verified(paths, "images")

@@ -148,8 +148,9 @@ def add_folder(paths: Paths, place: Path, group_pattern: str | None = None) -> l
 
 def remove(paths: Paths, modality: str, ids: Sequence[str]) -> Addition:
     """Write a shard that takes these items out. Raises Refused, with a line for each that is not stored."""
+    ids = list(dict.fromkeys(ids))
     _shards_of(paths, modality, ids)
-    gone = {"id": list(ids), "source": [SOURCE] * len(ids)}
+    gone = {"id": ids, "source": [SOURCE] * len(ids)}
     columns = {name: gone.get(name, [None] * len(ids)) for name in SCHEMA.names}
     return _one(paths, modality, pa.table(columns, schema=SCHEMA))
 
@@ -159,7 +160,8 @@ def relabel(paths: Paths, modality: str, labels: Mapping[str, str]) -> Addition:
 
     Raises Refused, with a line for each that is not stored.
     """
-    if unlabelled := [name for name, label in labels.items() if not label.strip()]:
+    labels = {name: folder.spelled(label.strip()) for name, label in labels.items()}
+    if unlabelled := [name for name, label in labels.items() if not label]:
         raise Refused([f"{name}: an empty label, expected a word" for name in unlabelled])
     holders = _shards_of(paths, modality, list(labels))
     base = [file for file in shard_files(paths.raw(modality)) if file.name in holders]
@@ -241,14 +243,14 @@ _DECODE: dict[str, Callable[[bytes, str], None]] = {"images": _decode_picture, "
 
 
 def _contents(paths: Paths, modality: str) -> dict[str, tuple[str, str]]:
-    """SHA-256 of every stored item → its id and label: as last measured, and as the added shards amended it since."""
-    added = added_shards(paths, modality)
+    """SHA-256 of every stored item → its id and label: as measured, where it was, and as the added shards amend it."""
+    base, added = sorted(paths.raw(modality).glob("*.parquet")), added_shards(paths, modality)
     found: dict[str, tuple[str, str]] = {}
-    if paths.facts(modality).is_file():
+    if paths.facts(modality).is_file():  # which spares reading every byte
         facts = pq.read_table(paths.facts(modality), columns=["sha256", "id", "label"])
         kept = facts.filter(pc.invert(pc.is_in(facts["id"], value_set=pa.array(last_rows(added), pa.string()))))  # type: ignore[attr-defined]
-        found = dict(zip(kept["sha256"].to_pylist(), _pairs(kept), strict=True))
-    for _, batch in amended_batches([], added, ("id", "label", "bytes")):
+        base, found = [], dict(zip(kept["sha256"].to_pylist(), _pairs(kept), strict=True))
+    for _, batch in amended_batches(base, added, ("id", "label", "bytes")):
         marks = [hashlib.sha256(content).hexdigest() for content in batch["bytes"].to_pylist()]
         found |= dict(zip(marks, _pairs(batch), strict=True))
     return found

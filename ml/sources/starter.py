@@ -65,7 +65,9 @@ def _items(voices: list[tuple[str, str]]) -> Iterator[Item]:
         for (accent, speaker), clips in zip(voices, said, strict=True):
             for number, clip in enumerate(clips):
                 manner, digit = divmod(number, len(WORDS))
-                yield Item(f"{digit}_{accent}+{speaker}_{manner}", _finished(clip), str(digit), group=speaker)
+                yield Item(
+                    f"{digit}_{accent}+{speaker}_{manner}", encode_wav(heard(clip), RATE_HZ), str(digit), group=speaker
+                )
 
 
 def spoken(voice: str, lines: Sequence[str]) -> list[np.ndarray]:
@@ -91,9 +93,10 @@ def spoken(voice: str, lines: Sequence[str]) -> list[np.ndarray]:
     return clips
 
 
-def _finished(clip: np.ndarray) -> bytes:
-    heard = np.flatnonzero(np.abs(clip.astype(np.int32)) > SILENT)
-    if len(heard) == 0:
+def heard(clip: np.ndarray) -> np.ndarray:
+    """A clip of `spoken` without the silence around it, float32 (samples,) at RATE_HZ. Raises UserError where it is all
+    silence."""
+    loud = np.flatnonzero(np.abs(clip.astype(np.int32)) > SILENT)
+    if len(loud) == 0:
         raise UserError("starter audio: eSpeak NG gave silence, expected speech")
-    waveform = clip[heard[0] : heard[-1] + 1] / 32768
-    return encode_wav(resample(waveform, espeak.SAMPLE_RATE_HZ, RATE_HZ), RATE_HZ)
+    return resample(clip[loud[0] : loud[-1] + 1] / 32768, espeak.SAMPLE_RATE_HZ, RATE_HZ)

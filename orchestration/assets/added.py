@@ -75,6 +75,9 @@ def _amended(project: Project, config: Amendment) -> dict[str, added.Addition]:
 def _written(project: Project, config: Amendment) -> list[added.Addition]:
     if config.modality not in MODALITIES:
         raise UserError(f"{config.modality}: expected {' or '.join(MODALITIES)}")
+    asked = [name for name in ("folder", "remove", "relabel") if getattr(config, name)]
+    if len(asked) > 1:
+        raise UserError(f"run config: {', '.join(asked)}: expected one of them at a time")
     paths = project.paths
     if config.folder:
         return added.add_folder(paths, Path(config.folder), project.settings.data.group_pattern)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import dagster as dg
 
-from ml.config import MODALITIES, Paths, project_root
+from ml.config import MODALITIES, Paths, Settings, project_root
 from ml.sources.folder import state
 from orchestration import previews
 from orchestration.assets.added import ASSET
@@ -16,6 +16,12 @@ from orchestration.resources import Project, digest, source_digest
 DATASETS = {"images": "image_dataset", "audio": "speech_dataset"}
 SHOWN = 10
 LISTED = 50  # items in a table of the UI
+
+
+def raw_settings(settings: Settings) -> dict:
+    """What raw data, facts and checks depend on, as the stages in dvc.yaml do; how they are split comes after."""
+    named = ("source", "folder", "group_pattern", "shard_rows")
+    return {name: getattr(settings.data, name) for name in named} | asdict(settings.checks)
 
 
 def _raw_asset(modality: str) -> dg.AssetsDefinition:
@@ -28,7 +34,7 @@ def _raw_asset(modality: str) -> dg.AssetsDefinition:
         description=f"The source's {modality} and those added, untouched, as shards under DVC, measured and checked.",
         code_version=digest(
             source_digest("ml.sources", "data_checks.facts", "data_checks.comparisons", "data_checks.expectations"),
-            asdict(replace(SETTINGS.data, mirror=None)),
+            raw_settings(SETTINGS),
             state(SETTINGS.data.folder, modality, project_root()) if SETTINGS.data.source == "folder" else None,
         ),
     )

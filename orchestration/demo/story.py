@@ -17,7 +17,7 @@ from orchestration.demo import traffic
 from orchestration.demo.timeline import Measured, Timeline
 from orchestration.demo.traffic import Asked, Recording
 from orchestration.demo.world import Accelerated, restamp
-from orchestration.launch import failure_reason, prepare_instance
+from orchestration.runs import metadata_of, prepare_instance, run_job
 from serving import client, packaging
 
 A_DAY = 150  # requests with a recording
@@ -42,18 +42,8 @@ class Story:
         self.timeline.tell(self.day, what, mark)
 
     def run(self, job: str, config: Mapping | None = None, **more: Any) -> dg.ExecuteInProcessResult:
-        """Run a job in this process; config: of its ops. Raises UserError with the reason where it fails."""
-        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        result = defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance,
-            resources={"project": self.project},
-            raise_on_error=False,
-            run_config=quiet | ({"ops": config} if config else {}),
-            **more,
-        )
-        for event in result.filter_events(lambda event: event.is_step_failure or event.is_failure):
-            raise UserError(f"{job}: {event.step_key}: {failure_reason(event)}")
-        return result
+        resources = {"project": self.project}
+        return run_job(defs.resolve_job_def(job), self.instance, config, resources=resources, **more)
 
     def begin(self) -> None:
         self.tell("the lineage runs: data, checks, models, evaluation, champion, Bento")
@@ -91,12 +81,10 @@ class Story:
         return decision.start
 
     def _tell_gate(self, result: dg.ExecuteInProcessResult) -> None:
-        made = {event.asset_key: event for event in result.get_asset_materialization_events()}
-        metadata = made[dg.AssetKey("champion")].materialization.metadata
-        promoted = bool(metadata["promoted"].value)
-        self.tell(f"gate: {metadata['reason'].value}", "promoted" if promoted else "kept out")
-        if not promoted:
-            raise UserError(f"the challenger lost at the gate: {metadata['reason'].value}")
+        judged = metadata_of(result, "champion")
+        self.tell(f"gate: {judged['reason']}", "promoted" if judged["promoted"] else "kept out")
+        if not judged["promoted"]:
+            raise UserError(f"the challenger lost at the gate: {judged['reason']}")
 
     def await_takeover(self, recording: Recording) -> None:
         """Ask until the champion answers."""

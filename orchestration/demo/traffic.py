@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ml import datasets, media
 from ml.config import Paths, UserError
-from ml.sources import espeak, starter
+from ml.sources import starter
 from serving.client import direct
 
 NEW_SPEAKER = "de"  # who reads the English words by German rules: a strong accent, which is none of the starter's
@@ -58,8 +55,10 @@ class NewSpeaker:
     def __init__(self, seed: int):
         self._rng = np.random.default_rng(seed)
         manners = [(rate, pitch, word) for rate in RATES_WPM for pitch in PITCHES for word in starter.WORDS]
-        spoken = _spoken(manners)
-        self._left = [(spoken[number], manners[number][2]) for number in self._rng.permutation(len(manners))]
+        spoken = starter.spoken(NEW_SPEAKER, [" ".join(map(str, manner)) for manner in manners])
+        self._left = [
+            (starter.heard(spoken[number]), manners[number][2]) for number in self._rng.permutation(len(manners))
+        ]
 
     def recordings(self, n: int) -> list[Recording]:
         taken, self._left = self._left[:n], self._left[n:]
@@ -74,28 +73,6 @@ class NewSpeaker:
         level = np.sqrt(np.mean(np.square(sound))) * 10 ** (-self._rng.uniform(*LINE_SNR_DB) / 20)
         noisy = np.asarray(sound) + level * self._rng.standard_normal(len(clip))
         return media.encode_wav((noisy / max(1.0, 1.01 * np.abs(noisy).max())).astype(np.float32), starter.RATE_HZ)
-
-
-def _spoken(manners: Sequence[tuple[int, int, str]]) -> list[np.ndarray]:
-    """eSpeak NG's voice in a process of its own, float (samples,) at 8 kHz without the silence around."""
-    import espeakng_loader
-
-    lines = "\n".join(f"{rate} {pitch} {word}" for rate, pitch, word in manners)
-    command = [sys.executable, "-I", "-S", str(Path(espeak.__file__)), espeakng_loader.get_library_path(), NEW_SPEAKER]
-    done = subprocess.run(command, input=lines.encode(), capture_output=True, check=False)
-    if done.returncode:
-        raise UserError(f"voice {NEW_SPEAKER}: {done.stderr.decode(errors='replace').strip().splitlines()[-1]}")
-    return [media.resample(clip, espeak.SAMPLE_RATE_HZ, starter.RATE_HZ) for clip in _clips(done.stdout)]
-
-
-def _clips(stream: bytes) -> Iterator[np.ndarray]:
-    at = 0
-    while at < len(stream):
-        samples = int.from_bytes(stream[at : at + 4], "little")
-        clip = np.frombuffer(stream, "<i2", samples, at + 4)
-        heard = np.flatnonzero(np.abs(clip.astype(np.int32)) > starter.SILENT)
-        yield clip[heard[0] : heard[-1] + 1] / 32768
-        at += 4 + 2 * samples
 
 
 def ask(url: str, recordings: Sequence[Recording], clients: int = 2) -> list[Asked]:

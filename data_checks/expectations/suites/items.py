@@ -99,7 +99,6 @@ PICTURE_BESIDE_OTHERS = (
 )
 
 RECORDING_FILE = (
-    row("audio_whole", "missing_samples", NONE, "fewer samples than its header declares: the file was cut off"),
     row(
         "audio_duration",
         "duration_s",
