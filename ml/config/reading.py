@@ -117,7 +117,7 @@ def _value(hint, value: object, where: str, file: str):
     return _in_range(value, where, file)
 
 
-def _in_range(value, where: str, file: str):
+def _in_range(value: typing.Any, where: str, file: str) -> typing.Any:
     allowed = CHOICES.get(where) or (OPTIMIZERS if where.endswith(".optimizer") else None)
     if allowed and value not in allowed:
         raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")

@@ -63,7 +63,7 @@ def use_free_cores(look_s: float = 0.5) -> None:
     import torch
 
     cores = len(os.sched_getaffinity(0))
-    busy = psutil.cpu_percent(look_s) / 100 * psutil.cpu_count()
+    busy = psutil.cpu_percent(look_s) / 100 * (os.cpu_count() or cores)
     threads = max(1, round(cores - busy))
     if threads < cores:
         dg.get_dagster_logger().info(f"other work keeps {busy:.1f} of {cores} cores busy: on {threads} of them")
