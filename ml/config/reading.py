@@ -118,6 +118,8 @@ def _value(hint, value: object, where: str, file: str):
 
 
 def _in_range(value: typing.Any, where: str, file: str) -> typing.Any:
+    if value is None:  # where null is allowed it stands for a default
+        return value
     allowed = CHOICES.get(where) or (OPTIMIZERS if where.endswith(".optimizer") else None)
     if allowed and value not in allowed:
         raise UserError(f"{file}: {where}: expected one of {', '.join(allowed)}, got {value!r}")
@@ -131,7 +133,7 @@ def _in_range(value: typing.Any, where: str, file: str) -> typing.Any:
         raise UserError(f"{file}: {where}: expected a number from 0 up, got {value!r}")
     if where in POSITIVE and not value:
         raise UserError(f"{file}: {where}: expected a number above 0, got {value!r}")
-    if (bounds := RANGES.get(where)) and value is not None and not bounds[0] <= value <= bounds[1]:
+    if (bounds := RANGES.get(where)) and not bounds[0] <= value <= bounds[1]:
         raise UserError(f"{file}: {where}: expected a number from {bounds[0]:g} to {bounds[1]:g}, got {value!r}")
     if where.endswith(AUGMENTED) and value > 1:
         raise UserError(f"{file}: {where}: expected a share from 0 to 1, got {value!r}")
