@@ -52,7 +52,7 @@ def read_pointer(paths: Paths) -> dict | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as fault:
-        raise UserError(f"{paths.champion}: not JSON ({fault}); `seehear rollback` writes it anew") from None
+        raise UserError(f"{paths.champion}: cannot be read ({fault}); `seehear rollback` writes it anew") from None
     if not isinstance(pointer, dict) or not {"tag", "digest"} <= pointer.keys():
         raise UserError(f"{paths.champion}: names no tag and digest; `seehear rollback` writes it anew")
     return pointer
