@@ -7,7 +7,7 @@ import time
 import dagster as dg
 
 
-@dg.logger({}, description="One line when a step starts, and one when it ends.")
+@dg.logger({}, description="One line when a step starts, what it has to say, and one line when it ends.")
 def progress_logger(_) -> logging.Logger:
     logger = logging.Logger("seehear.progress", logging.DEBUG)
     logger.addHandler(_Progress())
@@ -20,7 +20,10 @@ class _Progress(logging.Handler):
         self.started: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        event = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
+        told = getattr(record, "dagster_meta", None) or {}
+        event = told.get("dagster_event")
+        if event is None and record.levelno >= logging.INFO and "orig_message" in told:
+            print(f"  {told['orig_message']}", file=sys.stderr, flush=True)  # what a step itself has to say
         if event is None or not event.step_key:
             return
         name = event.step_key.replace("__", "/")

@@ -90,9 +90,10 @@ def test_an_interrupted_run_ends_as_stopped_and_not_as_a_fault_of_the_step(insta
 
 
 @pytest.mark.parametrize(("ops", "said"), [({"one": {}}, "bad word"), (None, "one: bad word")])
-def test_a_failed_run_is_told_by_its_reason_and_a_step_that_nobody_configured(instance, ops, said):
+def test_a_failed_run_is_told_by_its_reason_and_a_step_that_nobody_configured(instance, ops, said, capsys):
     @dg.asset
-    def one():
+    def one(context):
+        context.log.info("it begins")
         raise dg.Failure(description="bad word")
 
     job = dg.define_asset_job("job", selection=dg.AssetSelection.all())
@@ -100,3 +101,6 @@ def test_a_failed_run_is_told_by_its_reason_and_a_step_that_nobody_configured(in
     with pytest.raises(UserError) as fault:
         runs.run_job(defs.resolve_job_def("job"), instance, ops)
     assert str(fault.value) == said
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[:2] == ["▶ one", "  it begins"]
+    assert shown[2].startswith("✘ one ")
