@@ -77,7 +77,7 @@ ENGLISH = Language(
         "speakers never heard, whose figures chose nothing: 95 %",
         "the same with synthetic voices: 95 %",
         "all six speakers, each left out in turn, two of whom chose the augmentation: 95 %",
-        "the same with synthetic voices: 95 %",
+        "the same with synthetic voices (seed 0; seed 1 has 94.73 %): 95 %",
     ),
     met=("reached", "missed"),
     advice=(
@@ -133,7 +133,7 @@ CHINESE = Language(
         "陌生说话人，没有参与任何选择的合计：95 %",
         "同上，加入合成声音：95 %",
         "六位说话人轮流去掉（其中两位曾用来选择数据增强）：95 %",
-        "同上，加入合成声音：95 %",
+        "同上，加入合成声音（种子 0；种子 1 为 94.73 %）：95 %",
     ),
     met=("达到", "未达到"),
     advice=(
