@@ -566,8 +566,10 @@ def test_what_the_service_refuses_is_said_in_the_language_of_the_page(open_page,
         refuse_once(page, "extract", status, code, message)
         page.click("#go")
         page.wait_for_selector(f"#message.bad >> text={chinese}")
+        assert english == chinese or english not in page.inner_text("#message")
         page.click("#language")
         page.wait_for_selector(f"#message.bad >> text={english}")
+        assert message not in page.inner_text("#message") or code == "bad_content"
         page.click("#language")
 
 
