@@ -38,7 +38,8 @@ class ImageCNN(nn.Module):
         stages: list[nn.Module] = []
         for i, (before, after) in enumerate(zip([channels_in, *widths[:-2]], widths[:-1], strict=True)):
             stride = 2 if i == 0 and halvings > 2 else 1  # whole large pictures are too dear to convolve
-            stages += [*_conv_2d(before, after, stride), nn.MaxPool2d(2 // stride, ceil_mode=True)]
+            convolve, *normalise = _conv_2d(before, after, stride)
+            stages += [convolve, nn.MaxPool2d(2 // stride, ceil_mode=True), *normalise]  # pooled first: a quarter to do
         last = widths[-1]
         stages += [*_conv_2d(widths[-2], last), *_conv_2d(last, last), nn.AdaptiveMaxPool2d(GRID)]
         self.body = nn.Sequential(*stages, nn.Flatten())

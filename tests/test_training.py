@@ -515,28 +515,6 @@ def test_a_left_out_speaker_is_never_learnt_from_and_a_model_made_once_is_kept(s
     assert (made() / models.CARD).stat().st_mtime_ns == written
 
 
-def test_several_are_left_out_at_once_with_the_weights_of_one_after_the_other(speech, tmp_path):
-    three = spoken_by(speech, "anna", "bert", "carl")
-    card, threads = trained_words(three, tmp_path), torch.get_num_threads()
-
-    def digests(name: str) -> list[str]:
-        out, notes = tmp_path / name, tmp_path / f"{name} notes"
-        made = training.train_left_out(card, three, ["anna", "carl"], CPU, out, notes, False)
-        return [models.read_card(made[speaker])["digests"][models.WEIGHTS] for speaker in ("anna", "carl")]
-
-    try:
-        torch.set_num_threads(1)
-        in_turn = digests("in turn")
-        torch.set_num_threads(2)
-        assert digests("at once") == in_turn
-        assert in_turn[0] != in_turn[1]
-        (tmp_path / "fault").write_text("a file where a folder is to be")
-        with pytest.raises(OSError, match="fault"):
-            training.train_left_out(card, three, ["anna", "carl"], CPU, tmp_path / "fault", tmp_path / "n", False)
-    finally:
-        torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("classes", [("one", "two", "three"), (CLASSES[0], "two", "three")])
 def test_pictures_and_words_that_share_fewer_than_two_labels_are_refused(classes, speech, images, image_dir, tmp_path):
     other, shared = dataclasses.replace(speech, classes=classes), len(set(classes) & set(CLASSES))
