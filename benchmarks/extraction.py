@@ -2,13 +2,14 @@
 
 `python -m benchmarks extraction` measures the candidates of the last run on the test clips; with `--leave-out SPEAKER`
 it first trains an extractor and a speech classifier without that speaker (a training that was ended goes on where it
-stood) and measures them on all of the speaker's clips. `--blind` trains one more opponent, which takes twice as long as
-the extractor itself. Figures go to docs/extraction.json, and docs/extraction.md is
-written anew from it; `--page` does only that.
+stood, one that was finished is kept) and measures them on all of the speaker's clips. `--blind` trains one more
+opponent, which takes twice as long as the extractor itself. Figures go to docs/extraction.json, and docs/extraction.md
+is written anew from it; `--page` does only that.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from ml.datasets import ImageSet, SpeechSet, extra_voices, load_images, load_spe
 from ml.evaluation.benchmark import bench_of, detection_plan, headline_plan
 from ml.evaluation.report import measure_extraction
 from ml.files import write_json
+from ml.models import WEIGHTS, read_card
 from ml.predictor import Predictor
+from ml.training.loop import code_digest
 
 DIGESTED = 20  # scenes of each plan, whose digest tells whether others have the same
 
@@ -155,22 +158,18 @@ def without(speech: SpeechSet, speaker: str) -> SpeechSet:
 
 
 def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: SpeechSet, speaker: str) -> Predictor:
-    """An extractor and a CNN for speech that never heard the speaker, and the candidates' picture classifier."""
-    folder = kept_in(paths, speaker)
+    """An extractor and a CNN for speech that never heard the speaker, and the candidates' picture classifier; what was
+    trained by the very same code, settings and data is kept."""
     pictures, how = paths.candidates / "image_classifier", settings.training
-    classifier, extractor = folder / "cnn", folder / "speech_extractor"
     words, scenes_of = settings.speech_classifier.of("cnn"), settings.speech_extractor
-    training.train_speech_classifier(
-        "cnn", speech, words, how, classifier, folder / "kept", extra=extra_voices(paths, words.extra_voices)
-    )
-    training.train_speech_extractor(
-        speech,
-        pictures,
-        images,
-        scenes_of,
-        how,
-        extractor,
-        folder / "kept",
-        extra=extra_voices(paths, scenes_of.extra_voices),
-    )
+    weights = read_card(pictures)["digests"][WEIGHTS]
+    made_of = [speech.digest, images.digest, weights, code_digest(), *map(dataclasses.asdict, (words, scenes_of, how))]
+    folder = kept_in(paths, speaker) / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+    classifier, extractor, notes = folder / "cnn", folder / "speech_extractor", folder / "kept"
+    if not classifier.is_dir():
+        extra = extra_voices(paths, words.extra_voices)
+        training.train_speech_classifier("cnn", speech, words, how, classifier, notes, extra=extra)
+    if not extractor.is_dir():
+        extra = extra_voices(paths, scenes_of.extra_voices)
+        training.train_speech_extractor(speech, pictures, images, scenes_of, how, extractor, notes, extra=extra)
     return predictor_of(paths.candidates, classifier, extractor)

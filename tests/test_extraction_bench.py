@@ -10,8 +10,8 @@ import torch
 import toy_models
 
 from benchmarks import blind, bodies, extraction, extraction_page, minutes, unknown
-from ml import media, scenes
-from ml.config import ExtractorRecipe, PerBudget, UserError, load_settings
+from ml import media, models, scenes
+from ml.config import ExtractorRecipe, Paths, PerBudget, Settings, UserError, load_settings
 from ml.evaluation.metrics import improvement_db
 from ml.predictor import Predictor
 
@@ -38,6 +38,33 @@ def test_a_speaker_left_out_is_all_of_the_test_and_nothing_else():
     assert kept.digest != speech.digest  # so that no training of other data is gone on with
     with pytest.raises(UserError, match="expected one of known_speaker, new_speaker"):
         extraction.without(speech, "nobody")
+
+
+@pytest.mark.slow  # for each of its trainings is judged on a thousand scenes
+def test_what_was_trained_without_a_speaker_is_kept_until_the_settings_change(tmp_path):
+    paths, images = Paths(tmp_path, "starter"), toy_models.toy_images()
+    speech = extraction.without(toy_models.toy_speech(), "new_speaker")
+    size = {"classes": len(images.classes), "side": 14, "channels_in": 1, "channels": 8}
+    about = {"classes": list(images.classes), "side": 14, "channels": 1, "temperature": 1.0}
+    card = {"kind": "image_cnn", "arguments": size, **about}
+    models.save_model(paths.candidates / "image_classifier", models.ImageCNN(**size), card)
+    chosen = load_settings()
+    words = dataclasses.replace(chosen.speech_classifier.cnn, steps=PerBudget(3, 3, 3))
+    chosen = dataclasses.replace(
+        chosen,
+        speech_classifier=dataclasses.replace(chosen.speech_classifier, cnn=words),
+        speech_extractor=dataclasses.replace(chosen.speech_extractor, steps=PerBudget(3, 3, 3), channels=8),
+    )
+
+    def trained(settings: Settings) -> set[tuple[str, int]]:
+        extraction.trained_without(settings, paths, images, speech, "new_speaker")
+        return {(str(card), card.stat().st_mtime_ns) for card in tmp_path.rglob("without_new_speaker/**/model.json")}
+
+    first = trained(chosen)
+    assert len(first) == 2
+    assert trained(chosen) == first
+    other = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, seed=7))
+    assert len(trained(other) - first) == 2
 
 
 def test_the_page_says_what_was_measured_and_which_goals_were_missed(tmp_path):
