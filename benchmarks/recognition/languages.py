@@ -18,7 +18,7 @@ class Language:
     layers: Mapping[str, str]
     goals: tuple[str, ...]
     met: tuple[str, str]
-    advice: tuple[str, str, str, str]
+    advice: tuple[str, str, str, str, str]
     clips: str
     together: tuple[str, str]
     looks: tuple[str, str]
@@ -82,6 +82,7 @@ ENGLISH = Language(
     met=("reached", "missed"),
     advice=(
         "- **Known speakers, quiet room** (official 300, best first; no more apart than chance may be): $value.",
+        "- **Strangers** (the words of $speakers, each left out of training, best first): $value.",
         "- **Many answers, few cores** (half a second of sound, fastest first): $value.",
         "- **Strong noise** (white noise at 0 dB, best first): $value.",
         "- **Retrained often** (CPU time of one training at this budget, shortest first): $value.",
@@ -138,6 +139,7 @@ CHINESE = Language(
     met=("达到", "未达到"),
     advice=(
         "- **说话人都熟悉、环境安静**（官方 300 条，由好到差，差别不超出偶然）：$value。",
+        "- **陌生说话人**（训练时去掉 $speakers 之一，再识别其全部录音，由好到差）：$value。",
         "- **请求多、核心少**（半秒声音，由快到慢）：$value。",
         "- **噪声很强**（0 dB 白噪声，由好到差）：$value。",
         "- **需要经常重新训练**（该预算下一次训练的 CPU 时间，由短到长）：$value。",

@@ -73,19 +73,26 @@ def write_page(results: Results, docs: Path, language: Language) -> Path:
 
 def _advice(results: Results, language: Language) -> str:
     """One line for each question, with the figures of all three kinds, the best first."""
-    mean = statistics.mean
-    questions: list[tuple[Callable[[list[Mapping]], float], Callable[[float], str], bool]] = [
-        (lambda finals: mean(one["test"]["accuracy"] for one in finals), lambda v: f"{100 * v:.2f} %", True),
-        (tables.least_latency_ms, lambda v: f"{v:.2f} ms", False),
-        (lambda finals: mean(one["noise"]["0"] for one in finals), lambda v: f"{100 * v:.1f} %", True),
-        (lambda finals: min(one["cpu_s"] for one in finals), lambda v: f"{v:.0f} s", False),
+    mean, finals = statistics.mean, {kind: results.of("final", kind=kind) for kind in SPEECH_KINDS}
+    finals = {kind: found for kind, found in finals.items() if found}
+    speakers = tables.asked_of_all(results)
+    strangers = {kind: tables.pooled(results, kind, 0.0, speakers) for kind in SPEECH_KINDS}
+    questions: list[tuple[dict[str, float], Callable[[float], str], bool]] = [
+        (
+            {k: mean(one["test"]["accuracy"] for one in f) for k, f in finals.items()},
+            lambda v: f"{100 * v:.2f} %",
+            True,
+        ),
+        ({k: one["accuracy"] for k, one in strangers.items() if one}, lambda v: f"{100 * v:.1f} %", True),
+        ({k: tables.least_latency_ms(f) for k, f in finals.items()}, lambda v: f"{v:.2f} ms", False),
+        ({k: mean(one["noise"]["0"] for one in f) for k, f in finals.items()}, lambda v: f"{100 * v:.1f} %", True),
+        ({k: min(one["cpu_s"] for one in f) for k, f in finals.items()}, lambda v: f"{v:.0f} s", False),
     ]
     lines = []
-    for line, (figure, shown, most_first) in zip(language.advice, questions, strict=True):
-        found = {kind: figure(finals) for kind in SPEECH_KINDS if (finals := results.of("final", kind=kind))}
+    for line, (found, shown, most_first) in zip(language.advice, questions, strict=True):
         ranked = sorted(found, key=lambda kind: found[kind], reverse=most_first)
         said = ", ".join(f"{kind.upper()} {shown(found[kind])}" for kind in ranked) or language.missing
-        lines.append(Template(line).substitute(value=said))
+        lines.append(Template(line).substitute(value=said, speakers=", ".join(speakers)))
     return "\n".join(lines)
 
 

@@ -116,6 +116,12 @@ def pooled(results: Results, kind: str, extra: float, speakers: Sequence[str]) -
     return {"accuracy": sum(one["accuracy"] * one["n"] for one in found) / n, "n": n} if found else None
 
 
+def asked_of_all(results: Results) -> list[str]:
+    """The speakers whose figures chose nothing and whom every kind never heard, without extra voices."""
+    pieces = {kind: results.of("unseen", kind=kind, extra_voices=0.0) for kind in SPEECH_KINDS}
+    return [who for who in LEFT_OUT if all(who in {one["left_out"] for one in found} for found in pieces.values())]
+
+
 def unseen_rows(results: Results, together: tuple[str, str], missing: str, once: str) -> Table:
     """A row for every kind and speaker left out; `together` those that chose nothing, and all, where others are there
     as well."""
