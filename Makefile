@@ -48,7 +48,7 @@ lint: setup ; @$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyr
 
 setup: # into .venv, and again only when the lock or the packaging changed
 	@cmp -s requirements.lock .venv/requirements.lock || { \
-	  echo "Setting up .venv: 285 packages, about 7 GB, 3 to 5 minutes" && \
+	  echo "Setting up .venv: 285 packages, about 7 GB, 3 to 6 minutes" && \
 	  { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv; } && \
 	  $(BIN)/python -m pip install --no-deps --require-hashes --progress-bar off -r requirements.lock && \
 	  cp requirements.lock .venv/requirements.lock; }
