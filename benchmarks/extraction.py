@@ -163,13 +163,13 @@ def trained_without(settings: Settings, paths: Paths, images: ImageSet, speech: 
     pictures, how = paths.candidates / "image_classifier", settings.training
     words, scenes_of = settings.speech_classifier.of("cnn"), settings.speech_extractor
     weights = read_card(pictures)["digests"][WEIGHTS]
-    made_of = [speech.digest, images.digest, weights, code_digest(), *map(dataclasses.asdict, (words, scenes_of, how))]
+    voices = [extra_voices(paths, one.extra_voices) for one in (words, scenes_of)]
+    made_of = [speech.digest, images.digest, *(one and one.digest for one in voices), weights, code_digest()]
+    made_of += map(dataclasses.asdict, (words, scenes_of, how))
     folder = kept_in(paths, speaker) / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
     classifier, extractor, notes = folder / "cnn", folder / "speech_extractor", folder / "kept"
     if not classifier.is_dir():
-        extra = extra_voices(paths, words.extra_voices)
-        training.train_speech_classifier("cnn", speech, words, how, classifier, notes, extra=extra)
+        training.train_speech_classifier("cnn", speech, words, how, classifier, notes, extra=voices[0])
     if not extractor.is_dir():
-        extra = extra_voices(paths, scenes_of.extra_voices)
-        training.train_speech_extractor(speech, pictures, images, scenes_of, how, extractor, notes, extra=extra)
+        training.train_speech_extractor(speech, pictures, images, scenes_of, how, extractor, notes, extra=voices[1])
     return predictor_of(paths.candidates, classifier, extractor)
