@@ -173,27 +173,34 @@ def _shared(first: Tensor, second: Tensor) -> Tensor:
 
 def compose(stock: Stock, plan: Plan, generator: torch.Generator) -> Tensor:
     """The pictures (b, c, side, side) in [0, 1], grey ones dark around the edge, of a plan."""
-    device, (b, m) = stock.pixels.device, plan.rows.shape
-    pictures = features.to_pictures(stock.pixels[plan.rows.flatten().to(device)])  # (b m, c, h, w)
+    device, frames = stock.pixels.device, plan.frames[plan.there]  # (things, 4)
+    pictures = features.to_pictures(stock.pixels[plan.rows[plan.there].to(device)])  # (things, c, h, w)
     alpha, colour, _ = _cut_out(pictures)
     layers = torch.cat((alpha, alpha * colour), dim=1)
-    other = (plan.there & ~plan.named).flatten().to(device)
+    other = ~plan.named[plan.there].to(device)
     if other.any():
         layers[other] = features.shuffle_patches(layers[other], generator)
-    step = pictures.shape[2] / (plan.frames[..., 2:] - plan.frames[..., :2]).clamp(min=1e-3).flatten(0, 1)  # (b m, 2)
-    first = -plan.frames[..., :2].flatten(0, 1) * step
+    step = pictures.shape[2] / (frames[:, 2:] - frames[:, :2]).clamp(min=1e-3)  # (things, 2)
+    first = -frames[:, :2] * step
     across, down = (
         resampling(first[:, i].to(device), step[:, i].to(device), plan.side, pictures.shape[3 - i]) for i in (0, 1)
     )
-    layers = (down[:, None] @ layers @ across[:, None].mT).unflatten(0, (b, m))  # (b, m, 1 + c, side, side)
+    layers = _resampled(layers, across, down)  # (things, 1 + c, side, side)
+    if pictures.shape[1] == 1:
+        layers[:, 1:] *= plan.ink[plan.there].to(device)[:, None, None, None]
     canvas = _ground(plan, generator, device)
-    there, ink = plan.there.to(device), plan.ink.to(device)
-    for i in range(m):
-        hidden = layers[:, i, :1] * there[:, i, None, None, None]
-        strength = ink[:, i, None, None, None] if pictures.shape[1] == 1 else 1.0
-        canvas = canvas * (1 - hidden) + layers[:, i, 1:] * there[:, i, None, None, None] * strength
+    picture, place = plan.there.to(device).nonzero(as_tuple=True)  # (things,)
+    for i in range(plan.rows.shape[1]):  # a later one lies over an earlier one
+        under, over = picture[place == i], layers[place == i]
+        canvas[under] = canvas[under] * (1 - over[:, :1]) + over[:, 1:]
     noise = torch.randn(tuple(canvas.shape), generator=generator).to(device)
     return (canvas + noise * plan.noise.to(device)[:, None, None, None]).clamp(0, 1)
+
+
+def _resampled(layers: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Layers (n, c, h, w) by the matrices across (n, side, w) and down (n, side, h): (n, c, side, side)."""
+    wide = (layers.flatten(1, 2) @ across.mT).unflatten(1, layers.shape[1:3])  # (n, c, h, side)
+    return (down @ wide.transpose(1, 2).flatten(2)).unflatten(2, (layers.shape[1], -1)).transpose(1, 2)
 
 
 def as_pixels(pictures: Tensor) -> np.ndarray:

@@ -35,6 +35,13 @@ class Listened:
     word_scores: Tensor
     word_places: Tensor
 
+    def asked(self, query: Tensor, about: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Presence logits (q,) and places (q, 4, frames) of what queries (q, labels) ask for; about: as `forward` has
+        it."""
+        about = torch.arange(len(query), device=query.device) if about is None else about
+        presence = asked_for(query[:, :, None], self.word_presence[about, :, None])[:, 0]
+        return presence, places_asked_for(query, self.word_places[about])
+
 
 @dataclass(frozen=True)
 class ExtractorOutput(Listened):
@@ -128,7 +135,7 @@ class Extractor(nn.Module):
         spectrum = self.transform(mixture)  # (b, bins, frames), complex
         seen = self.features(spectrum)  # (b, 3 bins, frames)
         states, heard = self.hear(spectrum)
-        places = places_asked_for(query, heard.word_places[about])  # (q, 4, frames)
+        presence, places = heard.asked(query, about)
         entered, spectrum = self.enter(torch.cat((states, seen), dim=1))[about], spectrum[about]
         answer = self.extract(entered, spectrum, query[:, :, None], places[:, 3])  # (q, bins, frames)
         active = heard.word_places[about, :, 3]  # (q, labels, frames)
@@ -136,7 +143,6 @@ class Extractor(nn.Module):
             theirs = self.extract(entered, spectrum, others, asked_for(others, active))
             answer = answer + shared_rest(spectrum, answer, theirs, others)
         estimate = self.invert(answer, mixture.shape[1])  # (q, samples)
-        presence = asked_for(query[:, :, None], heard.word_presence[about, :, None])[:, 0]
         return ExtractorOutput(**vars(heard), estimate=estimate, presence_logits=presence, places=places)
 
     def hear(self, spectrum: Tensor) -> tuple[Tensor, Listened]:

@@ -37,6 +37,11 @@ class Found:
         """Which of them are likelier something known than not (n,) bool."""
         return self.posteriors.argmax(axis=1) < self.posteriors.shape[1] - 1
 
+    def calibrated(self, slope: float, offset: float) -> Found:
+        """The same with another slope and offset of the logit of how sure it is (Platt scaling)."""
+        logits = torch.logit(torch.from_numpy(self.sure).double(), eps=1e-6)
+        return replace(self, sure=(slope * logits + offset).sigmoid().numpy())
+
     def leniently(self, share: float) -> Found:
         """The same with nothing known so many times as likely beside the labels."""
         weights = np.ones(self.posteriors.shape[1], self.posteriors.dtype)
@@ -78,11 +83,9 @@ class Detector:
         boxes, scores = boxes[shows], scores[shows]
         shown = detection.crops(picture, boxes, self._how["window"], self._side, self._how["ink"])
         posteriors = self._posteriors(shown)
-        slope, offset = self._how["calibration"]
-        sure = (slope * torch.logit(scores.double(), eps=1e-6) + offset).sigmoid()
         to_own = np.array([pixels.shape[1] / picture.shape[2], pixels.shape[0] / picture.shape[1]] * 2)
-        found = Found(boxes.cpu().double().numpy() * to_own, sure.cpu().numpy(), posteriors.cpu().numpy())
-        return found.leniently(self._how["unknown_share"])
+        found = Found(boxes.cpu().double().numpy() * to_own, scores.cpu().numpy(), posteriors.cpu().numpy())
+        return found.calibrated(*self._how["calibration"]).leniently(self._how["unknown_share"])
 
     def _picture(self, pixels: np.ndarray) -> Tensor:
         """(c, h, w) in [0, 1], of one polarity, and no larger than objects are cut from."""

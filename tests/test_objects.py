@@ -83,6 +83,13 @@ def test_the_same_seed_composes_the_same_pictures_and_another_one_others(stock):
     assert not torch.equal(made(3), made(4))
 
 
+def test_pictures_that_hold_no_thing_at_all_are_composed_as_well(stock):
+    plan = collage.draw_plan(stock, 3, 60, FRAME, dataclasses.replace(Span(), photographs=1.0), seeded())
+    pictures = collage.compose(stock, plan, seeded())
+    assert pictures.shape == (3, 1, 60, 60)
+    assert (pictures.flatten(1).std(1) > 0.01).all()
+
+
 def test_colour_photographs_are_laid_down_whole_and_things_on_plain_ground_cut_out():
     draw = np.random.default_rng(0)
     photographs = draw.integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)

@@ -74,6 +74,9 @@ def test_listening_for_all_words_finds_what_asking_for_each_finds(predictor):
     presence, places = predictor.listen(mixture)
     np.testing.assert_allclose(presence, asked.presence, atol=1e-5)
     np.testing.assert_allclose(places, asked.places, rtol=1e-5, atol=1e-5)
+    located = predictor.locate(np.stack([mixture] * 3), np.eye(3, dtype=np.float32))
+    for name, found in vars(located).items():
+        np.testing.assert_allclose(found, getattr(asked, name), rtol=1e-5, atol=1e-5)
 
 
 def test_threads_that_share_a_predictor_get_the_answers_of_one(predictor):

@@ -237,7 +237,7 @@ def detections(bench: Bench, n: int, advance: Advance) -> Found:
     queries = bench.predictor.queries(bench.predictor.classify_images(bench.pictures(plan.queries)))
     presence, found, true, rate_hz = [], [], [], bench.speech.sample_rate_hz
     for scene, rows in rendered(bench, plan, advance):
-        answers = bench.predictor.separate(scene.mixture, queries[rows])
+        answers = bench.predictor.locate(scene.mixture, queries[rows])
         presence.append(answers.presence)
         duration_s = plan.samples / rate_hz
         found += [bench.predictor.candidates(one, duration_s) for one in answers.places]

@@ -14,7 +14,7 @@ from ml.extraction import query_of
 from ml.predictor.answers import Extraction, Finding, Heard, Interval, Picture, Recognition, Word
 from ml.predictor.bundle import PARTS, GoldenRequest, models_digest, read_goldens, verify_bundle
 from ml.predictor.classifying import PictureClassifier, SpeechClassifier
-from ml.predictor.separating import Separated, Separator
+from ml.predictor.separating import Located, Separated, Separator
 from ml.predictor.spans import SpanTracker, located, told
 from ml.predictor.streaming import LONGEST_WORD_S, Sound, SurestStretch, of_length, resampled, stretch
 from ml.spotting import FIRST_SCORE
@@ -170,6 +170,10 @@ class Predictor:
     def separate(self, mixtures: np.ndarray, queries: np.ndarray) -> Separated:
         """What the extractor finds in mixtures (n, samples) at the model's rate for queries (n, labels)."""
         return self._separator.separate(mixtures, queries)
+
+    def locate(self, mixtures: np.ndarray, queries: np.ndarray) -> Located:
+        """Whether and where mixtures (n, samples) say what is asked for: `separate` without the sounds."""
+        return self._separator.locate(mixtures, queries)
 
     def listen(self, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Presence (labels,) and places (labels, 4, frames) of every label in a sound (samples,) at the model's rate.

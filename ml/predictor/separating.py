@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +20,23 @@ PIECE_FRAMES = 2048  # 33 s; the context that is gone through twice then adds 3 
 
 
 @dataclass(frozen=True)
-class Separated:
+class Located:
     """What the extractor finds before any word is judged present or absent.
 
-    estimates (n, samples) at the model's rate and the mixtures' level; presence (n,) and places (n, 4, frames) of
-    what was asked for and word_presence (n, labels). Presence, centres and activity are probabilities.
+    presence (n,) and places (n, 4, frames) of what was asked for, and word_presence (n, labels). Presence, centres and
+    activity are probabilities.
     """
 
-    estimates: np.ndarray
     presence: np.ndarray
     places: np.ndarray
     word_presence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Separated(Located):
+    """And its sound: estimates (n, samples) at the model's rate and the mixtures' level."""
+
+    estimates: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -66,14 +72,22 @@ class Separator:
     @torch.inference_mode()
     def separate(self, mixtures: np.ndarray, queries: np.ndarray) -> Separated:
         """Answers about mixtures (n, samples) for queries (n, labels)."""
+        outputs = [self._extractor(*part) for part in self._passes(mixtures, queries)]
+        located = _located((output, output.presence_logits, output.places) for output in outputs)
+        return Separated(**vars(located), estimates=_joined(output.estimate for output in outputs))
+
+    @torch.inference_mode()
+    def locate(self, mixtures: np.ndarray, queries: np.ndarray) -> Located:
+        """What `separate` finds, but for the sounds, in a fraction of the time."""
+        heard = ((self._extractor.listen(mixture), query) for mixture, query in self._passes(mixtures, queries))
+        return _located((listened, *listened.asked(query)) for listened, query in heard)
+
+    def _passes(self, mixtures: np.ndarray, queries: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mixtures and queries in parts small enough for memory."""
         per_pass = max(1, SAMPLES_PER_PASS // mixtures.shape[1])
-        parts = []
         for start in range(0, len(mixtures), per_pass):
-            mixture = self._tensor(mixtures[start : start + per_pass])
-            output = self._extractor(mixture, self._tensor(queries[start : start + per_pass]))
-            sure = output.presence_logits.sigmoid(), probable(output.places), output.word_presence.sigmoid()
-            parts.append((output.estimate.cpu(), *(one.cpu() for one in sure)))
-        return Separated(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+            rows = slice(start, start + per_pass)
+            yield self._tensor(mixtures[rows]), self._tensor(queries[rows])
 
     @torch.inference_mode()
     def listen(self, sound: Sound) -> Iterator[Heard]:
@@ -119,3 +133,13 @@ class Separator:
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._device)
+
+
+def _located(answers: Iterable[tuple[Listened, Tensor, Tensor]]) -> Located:
+    """Of parts of a batch: what is heard, and presence logits (b,) and places (b, 4, frames) of what is asked for."""
+    parts = [(logits.sigmoid(), probable(places), heard.word_presence.sigmoid()) for heard, logits, places in answers]
+    return Located(*map(_joined, zip(*parts, strict=True)))
+
+
+def _joined(parts: Iterable[Tensor]) -> np.ndarray:
+    return torch.cat([part.cpu() for part in parts]).numpy()

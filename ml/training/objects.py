@@ -85,8 +85,7 @@ def decide(model: ImageCNN, card: dict, held: collage.Stock, seed: int) -> dict:
     there = np.concatenate([truth.matches(one.boxes) >= 0 for truth, one in zip(truths, found, strict=True)])
     raw = np.concatenate([one.sure for one in found])
     section["calibration"] = platt(torch.from_numpy(raw), torch.from_numpy(there))
-    detector = Detector(model, {**card, "detector": section}, held.pixels.device)
-    found = [detector(one) for one in pixels]
+    found = [one.calibrated(*section["calibration"]) for one in found]
     tries = {share: best_threshold([one.leniently(share) for one in found], truths) for share in UNKNOWN_SHARES}
     share = max(tries, key=lambda share: tries[share][1])
     return {**section, "unknown_share": share, "threshold": tries[share][0], "validation_f1": tries[share][1]}

@@ -201,32 +201,29 @@ class Trial:
         self.words, self.speech = scenes.draw_scenes(speech, WORD_SCENES, "any", run.seed + 2, labels), speech
         self.asked, self.device = asked, run.device
 
-    @torch.no_grad()
-    def answer(self, model: nn.Module, rendered: scenes.Scenes, n: int, batch: int = 25) -> extraction.ExtractorOutput:
-        outputs = []
+    def parts(self, rendered: scenes.Scenes, n: int, batch: int = 25) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mixtures (b, samples) and queries (b, labels) of the first n scenes."""
         for start in range(0, n, batch):
             part = slice(start, min(start + batch, n))
             queries = torch.from_numpy(rendered.queries[part]).to(self.device)
             picked = torch.arange(start, start + len(queries), device=self.device) % self.asked.shape[1]
-            outputs.append(model(torch.from_numpy(rendered.mixture[part]).to(self.device), self.asked[queries, picked]))
-        fields = [field.name for field in dataclasses.fields(extraction.ExtractorOutput)]
-        return extraction.ExtractorOutput(
-            **{name: torch.cat([getattr(one, name).float().cpu() for one in outputs]) for name in fields}
-        )
+            yield torch.from_numpy(rendered.mixture[part]).to(self.device), self.asked[queries, picked]
 
+    @torch.no_grad()
     def improvement(self, model: nn.Module, n: int) -> float:
         """Mean SI-SDR improvement in dB on the first n headline scenes."""
         n = min(n, len(self.headline.queries))
         target, mixture = (torch.from_numpy(x[:n]) for x in (self.headline.target, self.headline.mixture))
-        estimate = self.answer(model, self.headline, n).estimate
+        estimate = torch.cat([model(*part).estimate.float().cpu() for part in self.parts(self.headline, n)])
         return float((objectives.si_sdr_db(estimate, target) - objectives.si_sdr_db(mixture, target)).mean())
 
+    @torch.no_grad()
     def conclude(self, model: extraction.Extractor) -> tuple[dict, dict]:
         """Thresholds chosen on, and figures of, all the validation scenes."""
-        output = self.answer(model, self.mixed, len(self.mixed.queries))
         present = torch.from_numpy(self.mixed.present)
-        presence = output.presence_logits.sigmoid()
-        asked = spotted(self.asked_for(output, model.hop_samples))
+        answers = [model.listen(mixture).asked(query) for mixture, query in self.parts(self.mixed, len(present))]
+        logits, places = (torch.cat(parts).float().cpu() for parts in zip(*answers, strict=True))
+        presence, asked = logits.sigmoid(), spotted(self.asked_for(places, model.hop_samples))
         every = spotted(self.heard(model))
         thresholds = {
             "presence_threshold": best_threshold(lambda least: balanced_accuracy(presence > least, present)),
@@ -244,9 +241,10 @@ class Trial:
         }
         return thresholds, metrics
 
-    def asked_for(self, output: extraction.ExtractorOutput, hop_samples: int) -> Iterator[Places]:
-        """Of every scene that says the word asked for its places (4, frames), and its spans in frames."""
-        places = extraction.probable(output.places).numpy()
+    def asked_for(self, found: Tensor, hop_samples: int) -> Iterator[Places]:
+        """Of every scene that says the word asked for its places (4, frames), and its spans in frames; found (mixed
+        scenes, 4, frames): places with logits."""
+        places = extraction.probable(found).numpy()
         for row in np.flatnonzero(self.mixed.present):
             yield places[row], said_in(self.mixed, int(row), self.mixed.queries[row], hop_samples)
 
